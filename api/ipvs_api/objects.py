@@ -1,0 +1,116 @@
+"""One object as plain values, from a person or a dump of a cluster, to its type or the reasons why not."""
+
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ipvs_api import API_VERSION, GROUP
+from ipvs_api.closed import is_closed
+from ipvs_api.core import Node
+from ipvs_api.directorgroup import DirectorGroup
+from ipvs_api.explain import Fault, faults, without_nulls
+from ipvs_api.meta import ObjectKey
+from ipvs_api.virtualservice import VirtualService
+
+Declared = VirtualService | DirectorGroup | Node
+"""What people and clusters declare, as far as it is read here."""
+
+
+class Refusal(NamedTuple):
+    """``key``: None where the object cannot be told from others. ``passed_over``: it is none of our business."""
+
+    key: ObjectKey | None
+    faults: tuple[Fault, ...]
+    passed_over: bool = False
+
+
+def key_of(object_: Declared) -> ObjectKey:
+    return ObjectKey(type(object_).__name__, object_.metadata.namespace, object_.metadata.name)
+
+
+def decode(value: Any) -> Declared | Refusal:
+    """The object, in namespace ``default`` if it has a namespace and names none, or all faults that its schema finds.
+
+    ``status`` of our own kinds is passed over.
+    """
+    if not isinstance(value, dict):
+        return Refusal(None, (Fault((), "expected an object: a mapping with apiVersion, kind and metadata"),))
+    refusal = _unknown(value)
+    if refusal is not None:
+        return refusal
+    kind: str = value["kind"]
+    written = value if kind == "Node" else {name: part for name, part in value.items() if name != "status"}
+    try:
+        return _in_namespace(_convert(written, kind))
+    except msgspec.ValidationError:
+        pass
+    try:
+        return _in_namespace(_convert(without_nulls(written), kind))
+    except msgspec.ValidationError as error:
+        found = faults(kind, written) or [Fault((), str(error))]
+        return Refusal(_key(value), tuple(found))
+
+
+_DECLARED: dict[str, type[Declared]] = {
+    "VirtualService": VirtualService,
+    "DirectorGroup": DirectorGroup,
+    "Node": Node,
+}
+_WRITTEN_BY_OPERATOR = ("VirtualServicePlan", "IPVSNode", "IPVSAddress")
+_NAMESPACED = ("VirtualService",)
+_ISTIO = "networking.istio.io"
+
+
+def _convert(value: dict[str, Any], kind: str) -> Declared:
+    object_ = msgspec.convert(value, _DECLARED[kind])
+    if not isinstance(object_, Node) and not is_closed(type(object_))(value):
+        raise msgspec.ValidationError("an unknown field, or a list item twice")
+    return object_
+
+
+def _in_namespace(object_: Declared) -> Declared:
+    kind, namespace, _ = key_of(object_)
+    wanted = (namespace or "default") if kind in _NAMESPACED else ""
+    if namespace == wanted:
+        return object_
+    metadata = msgspec.structs.replace(object_.metadata, namespace=wanted)
+    return msgspec.structs.replace(object_, metadata=metadata)
+
+
+def _key(value: dict[str, Any]) -> ObjectKey | None:
+    metadata = value.get("metadata")
+    kind, name = value.get("kind"), metadata.get("name") if isinstance(metadata, dict) else None
+    if not isinstance(kind, str) or not isinstance(name, str) or not isinstance(metadata, dict):
+        return None
+    namespace = metadata.get("namespace")
+    if kind in _NAMESPACED:
+        return ObjectKey(kind, namespace if isinstance(namespace, str) and namespace else "default", name)
+    return ObjectKey(kind, namespace if isinstance(namespace, str) and kind not in _DECLARED else "", name)
+
+
+def _unknown(value: dict[str, Any]) -> Refusal | None:
+    """Why an object is not one that is read here, by ``apiVersion`` and ``kind``; None: it is."""
+    version, kind = value.get("apiVersion"), value.get("kind")
+    for field, found in (("apiVersion", version), ("kind", kind)):
+        if not isinstance(found, str):
+            fault = Fault((field,), "expected text") if field in value else Fault((), f'field "{field}" is missing')
+            return Refusal(_key(value) if kind in _DECLARED else None, (fault,))
+    assert isinstance(version, str)
+    assert isinstance(kind, str)
+    group = version.rpartition("/")[0]
+    if (version, kind) == ("v1", "Node") or (version == API_VERSION and kind in ("VirtualService", "DirectorGroup")):
+        return None
+    if group == GROUP and kind not in _DECLARED:
+        if kind in _WRITTEN_BY_OPERATOR:
+            return _passed_over(value, f"{kind} is the operator's to write")
+        close = get_close_matches(kind, ("VirtualService", "DirectorGroup"), n=1)
+        hint = f'; did you mean "{close[0]}"?' if close else "; known here: VirtualService, DirectorGroup"
+        return Refusal(None, (Fault(("kind",), f'"{kind}" is unknown in {GROUP}{hint}'),))
+    if kind == "DirectorGroup" or (kind == "VirtualService" and group != _ISTIO):
+        return Refusal(_key(value), (Fault(("apiVersion",), f'found "{version}", expected {API_VERSION}'),))
+    return _passed_over(value, f"{kind} of {version} is not read")
+
+
+def _passed_over(value: dict[str, Any], why: str) -> Refusal:
+    return Refusal(_key(value), (Fault((), f"passed over: {why}"),), passed_over=True)

@@ -1,0 +1,72 @@
+"""The `ipvs-lab` command."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ipvs_lab import tools
+from ipvs_lab.doctor import report
+from ipvs_lab.kernel import find_kernel
+from ipvs_lab.machine import LabError
+from ipvs_lab.run import run_script
+from ipvs_lab.shell import open_shell
+from ipvs_lab.topologies import TOPOLOGIES
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="ipvs-lab", description="Real kernels with IPVS, without root or Docker.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="run a script as root in a lab kernel and exit as it did")
+    run.add_argument("--native", action="store_true", help="in the machine's own kernel (root, and IPVS in it)")
+    run.add_argument("--virtual-time", action="store_true", help="time in which nothing runs is skipped")
+    run.add_argument("--mem", default="2G", help="ceiling of the kernel's memory (default: %(default)s)")
+    run.add_argument("--timeout", type=float, metavar="S", help="kill the kernel after so many seconds")
+    run.add_argument("--keep-output", type=Path, metavar="DIR", help="copy the kernel's console and job there")
+    run.add_argument("script", help="an executable, or a .py file for the project's Python")
+    run.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARG")
+    run.set_defaults(act=act_run)
+
+    kernel = commands.add_parser("kernel", help="find the lab kernel, or build it once; prints where it is")
+    kernel.set_defaults(act=act_kernel)
+
+    doctor = commands.add_parser("doctor", help="say whether this machine can run the lab, and what to do if not")
+    doctor.set_defaults(act=lambda options: report(sys.stdout.write))
+
+    shell = commands.add_parser("shell", help="a network to try things in, with a prompt on every host")
+    shell.add_argument("--native", action="store_true", help="in the machine's own kernel")
+    shell.add_argument("topology", help=f"{', '.join(TOPOLOGIES)}, or a Python file with a Topology called `topology`")
+    shell.set_defaults(act=lambda options: open_shell(options.topology, native=options.native))
+    return top
+
+
+def act_run(options: argparse.Namespace) -> int:
+    """`ipvs-lab run`."""
+    return run_script(
+        options.script,
+        options.arguments,
+        native=options.native,
+        virtual_time=options.virtual_time,
+        memory=options.mem,
+        timeout=options.timeout,
+        keep_output=options.keep_output,
+    )
+
+
+def act_kernel(options: argparse.Namespace) -> int:
+    """`ipvs-lab kernel`: everything that lab kernels and what runs in them need, made ready."""
+    tools.ensure(tools.RUN)
+    print(find_kernel())
+    return 0
+
+
+def main() -> None:
+    """Exit as the command says; 2 with a sentence when a person has to mend something first."""
+    options = parser().parse_args()
+    try:
+        sys.exit(options.act(options))
+    except LabError as error:
+        print(f"ipvs-lab: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,134 @@
+"""What each subcommand of ``ipvs-agent`` does."""
+
+import argparse
+import fcntl
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from ipvs_agent.store import Store, StoreError
+
+
+class CommandError(Exception):
+    """Ends a subcommand with a message for the person who called it."""
+
+
+STATE_FILE = "state.db"
+
+
+def run(options: argparse.Namespace) -> int:
+    """The agent itself, until SIGTERM or SIGINT."""
+    import asyncio
+
+    from ipvs_agent.agent import Agent
+    from ipvs_agent.loop import Loop
+
+    logging.basicConfig(
+        level=options.log_level.upper(), format="%(levelname)s %(message)s", stream=sys.stderr, force=True
+    )
+    _must_be_root()
+    with _lock(options.state_dir):
+        agent = Agent(options.node, options.manifests, _open(options.state_dir))
+        asyncio.run(Loop(agent, options.socket).run())
+    return 0
+
+
+def plan(options: argparse.Namespace) -> int:
+    """What ``run`` would change now."""
+    from ipvs_agent.agent import Agent
+    from ipvs_agent.show import show_preview
+
+    _must_be_root()
+    agent = Agent(options.node, options.manifests, _copy(options.state_dir))
+    with agent.looking():
+        agent.read_source()
+        changes = agent.converger.preview()
+        print(show_preview(agent.node, changes, options.output), end="")
+        for error in agent.errors:
+            print(error, file=sys.stderr)
+    return 1 if agent.errors else 0
+
+
+def status(options: argparse.Namespace) -> int:
+    """What the running agent reports; without one, what the kernel and the last plans say."""
+    from ipvs_agent.show import show_status
+    from ipvs_agent.view import ask_agent, look
+
+    view = ask_agent(options.socket)
+    if view is None:
+        _must_be_root()
+        path = options.state_dir / STATE_FILE
+        if not path.exists():
+            raise CommandError(f"no agent answers on {options.socket} and there is no {path}: nothing of ours is here")
+        view = look(_copy(options.state_dir))
+    print(show_status(view, options.output), end="")
+    return 0
+
+
+def release(options: argparse.Namespace) -> int:
+    """Take away all that is ours."""
+    from ipvs_agent.kernel.whole import Kernel
+    from ipvs_agent.release import release as take_away
+
+    _must_be_root()
+    path = options.state_dir / STATE_FILE
+    failed = False
+    with _lock(options.state_dir):
+        store = _open(options.state_dir)
+        kernel = Kernel()
+        try:
+            for thing, problem in take_away(kernel, store):
+                print(f"{thing}: {problem or 'gone'}", file=sys.stderr if problem else sys.stdout)
+                failed |= bool(problem)
+        finally:
+            kernel.close()
+            store.close()
+        if not failed:
+            for suffix in ("", "-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+    if failed:
+        raise CommandError("not everything could be taken away; mend what is told above and run it again")
+    return 0
+
+
+def _must_be_root() -> None:
+    if os.geteuid() != 0:
+        raise CommandError("needs root (CAP_NET_ADMIN and CAP_NET_RAW in the initial user namespace)")
+
+
+def _open(directory: Path) -> Store:
+    try:
+        return Store(directory / STATE_FILE)
+    except StoreError as error:
+        raise CommandError(str(error)) from error
+
+
+def _copy(directory: Path) -> Store:
+    """The state database in memory: what is tried on it leaves no trace."""
+    try:
+        return Store.copy_of(directory / STATE_FILE)
+    except StoreError as error:
+        raise CommandError(str(error)) from error
+
+
+@contextmanager
+def _lock(directory: Path) -> Iterator[IO[str]]:
+    """One agent (or release) for one state directory."""
+    path = directory / "lock"
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = path.open("a+")
+    except OSError as error:
+        raise CommandError(f"state directory {directory}: {error.strerror}; choose another with --state-dir") from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CommandError(
+                f"another ipvs-agent is at work with {directory}; stop it first (systemctl stop ipvs-agent)"
+            ) from None
+        yield handle

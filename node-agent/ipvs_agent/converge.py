@@ -1,0 +1,380 @@
+"""The pass: compare what is wanted with what the kernel has, write the difference, read it back.
+
+Bounded steps: each handles every dirty row of the small tables and a slice of IPVS services, so that a repair of
+thousands leaves room for drains and changes between its slices. Order on one host: additions from the ground up (links,
+switches, GUE ports, nftables, IPVS, routes, rules, addresses), removals the other way round, so a VIP comes last and
+goes first. Runs on the kernel thread, without an event loop.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ipvs_agent.desired.share import Reason
+from ipvs_agent.intent import Dirty, Intent
+from ipvs_agent.kernel.nft import NftError
+from ipvs_agent.kernel.whole import Kernel
+from ipvs_agent.preview import Preview
+from ipvs_agent.rows import AddressKey, HopKey, NftKey, SysctlRow
+from ipvs_agent.services_pass import ServicesPass
+from ipvs_agent.store import FoundSysctl, Store
+from ipvs_agent.table import Change, Outcome, Verdict
+from ipvs_agent.troubles import Troubles
+
+log = logging.getLogger(__name__)
+
+SMALL = ("links", "sysctls", "fou", "routes", "rules", "addresses")
+NFT = ("elements", "hops")
+NFT_UNUSABLE = NftKey("", ())
+"""Stands for nftables as a whole where it cannot be used."""
+
+DIRECTORS_GROUND = ("links", "elements", "hops", "ipvs")
+"""What must stand before a VIP: silence or guard, its link, its services."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """``more``: call ``step`` again at once. ``next_due``: when there will be something to do, by the clock."""
+
+    more: bool
+    next_due: float | None
+
+
+def satisfied(wanted: Any, found: Any) -> bool:
+    """True when the found row is as good as the wanted one."""
+    if isinstance(wanted, SysctlRow) and isinstance(found, SysctlRow):
+        return found.value >= wanted.value if wanted.at_least else found.value == wanted.value
+    return bool(wanted == found)
+
+
+class Converger:
+    """One host's kernel and what is wanted of it."""
+
+    def __init__(self, kernel: Kernel, store: Store, intent: Intent, clock: Callable[[], float]) -> None:
+        self.kernel, self.store, self.intent, self.clock = kernel, store, intent, clock
+        self.troubles = Troubles()
+        self.services = ServicesPass(kernel.ipvs, store, intent, self.troubles, clock)
+        self.to_probe: set[AddressKey] = set()
+        self.to_announce: set[AddressKey] = set()
+        self._vacant: set[AddressKey] = set()
+        self.held: set[AddressKey] = set()
+        self._mirror: dict[str, dict[Any, Any]] = {name: {} for name in (*SMALL, *NFT)}
+        self._stale: set[str] = set()
+        self._dirty: dict[str, set[Any]] = {name: set() for name in (*SMALL, *NFT)}
+        self._expected: dict[str, set[Any]] = {name: set() for name in (*SMALL, *NFT)}
+        self._found = store.sysctls()
+        self._started = False
+        self.audit()
+
+    # what to look at
+
+    def touch(self, dirty: Dirty) -> None:
+        """Rows whose wanted state changed."""
+        for table, keys in dirty.items():
+            if table == "ipvs":
+                self.services.touch(keys)
+            else:
+                self._dirty[table] |= keys
+                self._expected[table] |= keys
+
+    def mark_stale(self, tables: Iterable[str]) -> None:
+        """The kernel told that these tables changed (or lost count): compare them whole."""
+        self._stale.update("elements" if name == "hops" else name for name in tables if name in self._mirror)
+
+    def audit(self) -> None:
+        """Compare everything: what no notification tells (IPVS) or a lost one would have."""
+        self.mark_stale(self._mirror)
+        self.services.audit()
+
+    # the pass
+
+    def step(self) -> Progress:
+        """Do some of what there is to do."""
+        now = self.clock()
+        for table, key in self.troubles.due(now):
+            if key == NFT_UNUSABLE:
+                self.mark_stale(("elements",))
+            elif table == "ipvs":
+                self.services.touch((key,))
+            else:
+                self._dirty[table].add(key)
+        self.touch(self.intent.settle((), now))
+        self._refresh()
+        for name in ("links", "sysctls", "fou"):
+            self._write(name, ups=True)
+        self._write_nft(ups=True)
+        drained = self.services.step()
+        self.touch(self.intent.settle(drained, now))
+        for name in ("routes", "rules", "addresses"):
+            self._write(name, ups=True)
+        for name in ("addresses", "rules", "routes"):
+            self._write(name, ups=False)
+        self._write_nft(ups=False)
+        self.services.remove()
+        for name in ("fou", "links"):
+            self._write(name, ups=False)
+        self._started = True
+        more = self.services.more or any(self._dirty.values())
+        dues = (self.services.next_due(), self.troubles.next_due(), self.intent.next_deadline())
+        return Progress(more, min((due for due in dues if due is not None), default=None))
+
+    def preview(self) -> list[Preview]:
+        """What the passes would change, in their order; nothing is written."""
+        self._refresh()
+        ground = ("links", "sysctls", "fou", "elements", "hops")
+        ups = [view for name in ground for view in self._preview(name, ups=True)]
+        ups += self.services.preview()
+        ups += [view for name in ("routes", "rules", "addresses") for view in self._preview(name, ups=True)]
+        order = ("addresses", "rules", "routes", "elements", "hops", "fou", "links")
+        return ups + [view for name in order for view in self._preview(name, ups=False)]
+
+    def _preview(self, name: str, *, ups: bool) -> Iterator[Preview]:
+        for change in sorted(self._changes(name, ups=ups), key=lambda change: describe(name, change.key)):
+            action = "remove" if change.new is None else "add" if change.old is None else "change"
+            yield Preview(action, describe(name, change.key), _values(change) if name in ("sysctls", "links") else "")
+
+    def _refresh(self) -> None:
+        """Read the stale tables again, and look at whatever differs."""
+        stale, self._stale = self._stale, set()
+        for name in stale & set(SMALL):
+            self._mirror[name] = self._read(name)
+            self._compare(name)
+        if stale & set(NFT):
+            self._refresh_nft()
+
+    def _refresh_nft(self) -> None:
+        where = ("elements", NFT_UNUSABLE)
+        try:
+            state = self.kernel.nft.read()
+        except NftError as error:
+            wanted = self.intent.ledger.tables["elements"]
+            owners = tuple(sorted({owner for key in wanted for owner in self.intent.owner_of("elements", key)}))
+            if self.troubles.add(where, owners, Reason.KERNEL_REFUSED, str(error), self.clock()):
+                log.error("%s", error)
+            return
+        self.troubles.clear(where)
+        if state.damage or state.outdated:
+            words = state.damage or "they are another version's"
+            log.warning("drift: our nftables tables: %s; mended", words)
+            self.kernel.nft.write()
+            state = self.kernel.nft.read()
+        self._mirror["elements"], self._mirror["hops"] = dict(state.elements), dict(state.hops)
+        for name in NFT:
+            self._compare(name)
+
+    def _read(self, name: str) -> dict[Any, Any]:
+        if name == "sysctls":
+            return dict(self.kernel.sysctls.read(self.intent.wanted("sysctls").keys() | self._found.keys()))
+        if name == "fou":
+            ours = self.store.fou_ports()
+            return {key: row for key, row in self.kernel.fou.read().items() if key in ours}
+        return dict(self.kernel.table(name).read())
+
+    def _compare(self, name: str) -> None:
+        mirror = self._mirror[name]
+        wanted = self.intent.ledger.tables[name]
+        for key in mirror.keys() | set(wanted):
+            if not self._is_right(name, key):
+                self._dirty[name].add(key)
+
+    def _wanted(self, name: str, key: Any) -> Any:
+        row = self.intent.ledger.tables[name].get(key)
+        if name == "sysctls" and row is None and key in self._found:
+            # Switches are only raised while the agent is here; ``release`` restores them.
+            return SysctlRow(self._found[key].wrote)
+        return row
+
+    def _is_right(self, name: str, key: Any) -> bool:
+        wanted, found = self._wanted(name, key), self._mirror[name].get(key)
+        return satisfied(wanted, found) if wanted is not None else found is None
+
+    # small tables
+
+    def _changes(self, name: str, *, ups: bool) -> list[Change[Any, Any]]:
+        """Dirty rows of one direction that really differ; the others are done with."""
+        now, changes = self.clock(), []
+        for key in list(self._dirty[name]):
+            wanted, found = self._wanted(name, key), self._mirror[name].get(key)
+            if name == "sysctls" and found is None:
+                found = self.kernel.sysctls.read((key,)).get(key)
+                if found is not None:
+                    self._mirror[name][key] = found
+            if self._is_right(name, key):
+                self._settled(name, key)
+            elif (wanted is not None) is not ups:
+                continue
+            elif self.troubles.waiting((name, key), now):
+                self._dirty[name].discard(key)
+            else:
+                changes.append(Change(key, found, wanted))
+        return changes
+
+    def _settled(self, name: str, key: Any) -> None:
+        self._dirty[name].discard(key)
+        self._expected[name].discard(key)
+        if self.troubles.clear((name, key)):
+            log.info("%s: now as wanted", describe(name, key))
+
+    def _write(self, name: str, *, ups: bool) -> None:
+        changes = self._changes(name, ups=ups)
+        if name == "addresses" and ups:
+            changes = self._ready(changes)
+        if not changes:
+            return
+        self._tell_drift(name, changes)
+        if name == "sysctls":
+            changes = self._remember(changes)
+        if name == "fou" and ups:
+            for change in changes:
+                self.store.own_fou(change.key)
+        outcomes = self.kernel.table(name).write(changes)
+        keys = [change.key for change in changes]
+        back = self.kernel.table(name).read(keys)
+        self._take_back(name, changes, outcomes, back)
+        if name == "fou" and not ups:
+            for change in changes:
+                if change.key not in back:
+                    self.store.disown_fou(change.key)
+        if name == "addresses":
+            self._after_addresses(changes, ups=ups)
+
+    def _take_back(
+        self, name: str, changes: list[Change[Any, Any]], outcomes: Sequence[Outcome[Any]], back: Mapping[Any, Any]
+    ) -> None:
+        """Believe the kernel's read-back, not the write; tell what is still not as wanted."""
+        told = {outcome.key: outcome for outcome in outcomes}
+        for change in changes:
+            key = change.key
+            self._mirror[name].pop(key, None)
+            if key in back:
+                self._mirror[name][key] = back[key]
+            outcome = told.get(key)
+            if self._is_right(name, key):
+                self._settled(name, key)
+                continue
+            self._dirty[name].discard(key)
+            foreign = outcome is not None and outcome.verdict is Verdict.FOREIGN
+            message = outcome.message if outcome is not None else ""
+            self._trouble(
+                name,
+                key,
+                Reason.FOREIGN_ENTRY if foreign else Reason.KERNEL_REFUSED,
+                message or f"the kernel has {back.get(key)} after writing {change.new}; somebody else changes it too",
+            )
+
+    def _trouble(self, name: str, key: Any, reason: Reason, message: str) -> None:
+        owners = self.intent.owner_of(name, key)
+        if self.troubles.add((name, key), owners, reason, message, self.clock()):
+            log.warning("%s (%s): %s", describe(name, key), ", ".join(owners), message)
+
+    def _tell_drift(self, name: str, changes: list[Change[Any, Any]]) -> None:
+        """Somebody changed what we had made: say so once, as it is mended."""
+        if not self._started:
+            return
+        for change in changes:
+            if change.key not in self._expected[name] and (name, change.key) not in dict(self.troubles):
+                what = "was gone" if change.old is None else "was changed" if change.new is not None else "appeared"
+                log.warning("drift: %s %s; mended", describe(name, change.key), what)
+
+    def _remember(self, changes: list[Change[Any, Any]]) -> list[Change[Any, Any]]:
+        """Keep the value a switch had before us, durably, before writing it."""
+        kept = []
+        with self.store.transaction():
+            for change in changes:
+                if change.old is not None and change.new is not None:
+                    before = self._found.get(change.key)
+                    entry = FoundSysctl(change.old.value if before is None else before.found, change.new.value)
+                    self._found[change.key] = entry
+                    self.store.put_sysctl(change.key, entry)
+                kept.append(change)
+        return kept
+
+    # addresses
+
+    def _ready(self, changes: list[Change[AddressKey, Any]]) -> list[Change[AddressKey, Any]]:
+        """Those whose ground stands and, on a real network, that nobody else answers for."""
+        blocked = self.troubles.blocking(DIRECTORS_GROUND)
+        ready = []
+        for change in changes:
+            key = change.key
+            owners = self.intent.owner_of("addresses", key)
+            if owners and all(owner in blocked for owner in owners):
+                self._dirty["addresses"].discard(key)
+                self._trouble("addresses", key, Reason.KERNEL_REFUSED, "waits for what must stand before it")
+            elif self.services.unready(key.address):
+                continue
+            elif key.is_silent or key in self.held or key in self._vacant:
+                ready.append(change)
+            else:
+                self._dirty["addresses"].discard(key)
+                self.to_probe.add(key)
+        return ready
+
+    def _after_addresses(self, changes: list[Change[AddressKey, Any]], *, ups: bool) -> None:
+        for change in changes:
+            key = change.key
+            if ups and key in self._mirror["addresses"]:
+                self._vacant.discard(key)
+                if not key.is_silent:
+                    self.held.add(key)
+                    self.to_announce.add(key)
+            elif not ups:
+                self.held.discard(key)
+                self.to_announce.discard(key)
+
+    def adopt_addresses(self) -> None:
+        """Addresses that stand in the kernel already need no probe."""
+        self.held |= {key for key in self.kernel.addresses.read() if not key.is_silent}
+
+    def probed(self, answers: Mapping[AddressKey, str]) -> None:
+        """Why each address cannot be taken, in words; empty where it can."""
+        for key, problem in answers.items():
+            if problem:
+                self._trouble("addresses", key, Reason.ADDRESS_IN_USE, problem)
+            else:
+                self._vacant.add(key)
+                self._dirty["addresses"].add(key)
+
+    # nftables
+
+    def _write_nft(self, *, ups: bool) -> None:
+        elements, hops = self._changes("elements", ups=ups), self._changes("hops", ups=ups)
+        if not elements and not hops:
+            return
+        self._tell_drift("elements", elements)
+        self._tell_drift("hops", hops)
+        outcomes = self.kernel.nft.write(elements, hops)
+        state = self.kernel.nft.read()
+        self._take_back("elements", elements, [o for o in outcomes if isinstance(o.key, NftKey)], state.elements)
+        self._take_back("hops", hops, [o for o in outcomes if isinstance(o.key, HopKey)], state.hops)
+
+
+def _values(change: Change[Any, Any]) -> str:
+    """Found and wanted values, in words."""
+
+    def words(row: Any) -> str:
+        return str(row.value) if isinstance(row, SysctlRow) else " ".join(str(part) for part in row or () if part)
+
+    return f"{words(change.old)} → {words(change.new)}" if change.old is not None else words(change.new)
+
+
+def describe(table: str, key: Any) -> str:
+    """A row's name in words an administrator knows."""
+    match table:
+        case "addresses":
+            return f"address {key.address} on {key.interface}"
+        case "links":
+            return f"link {key}"
+        case "sysctls":
+            return f"sysctl {key.replace('/', '.')}"
+        case "fou":
+            return f"GUE port {key.port} (IPv{key.family})"
+        case "routes":
+            return f"route {key.destination} in table {key.table} (IPv{key.family})"
+        case "rules":
+            return f"rule {key.priority} (IPv{key.family})"
+        case "hops":
+            return f"second hop of {key.protocol} {key.address} port {key.port}"
+        case _:
+            return f"nftables set {key.set} element {' . '.join(map(str, key.element))}"

@@ -1,0 +1,44 @@
+"""From one plan to this host's share of it."""
+
+from ipvs_agent.desired.director import direct
+from ipvs_agent.desired.server import serve
+from ipvs_agent.desired.share import Context, Finding, Reason, Severity, Share, is_director
+from ipvs_agent.rows import FouKey, FouRow
+from ipvs_api.addresses import AddressRanges
+from ipvs_api.plan import FEATURES, VirtualServicePlanSpec
+
+
+def desired(plan: VirtualServicePlanSpec, context: Context) -> Share:
+    """What ``plan`` (its slices put together) asks of this host. A finding that blocks leaves nothing to program."""
+    share = Share()
+    group = context.groups.get(plan.director_group)
+    missing = sorted(set(plan.requires) - FEATURES)
+    if missing:
+        share.findings.append(
+            Finding(
+                Reason.FEATURE_UNKNOWN,
+                f"the plan needs {', '.join(missing)}, which this agent does not know; upgrade the agent on this node",
+                severity=Severity.BLOCK,
+            )
+        )
+        return share
+    ranges = AddressRanges.parse(group.addresses) if group is not None else AddressRanges(())
+    outside = [entry.address for entry in plan.addresses if entry.address not in ranges]
+    if outside or group is None:
+        share.findings.append(
+            Finding(
+                Reason.ADDRESS_OUTSIDE_GROUP,
+                f"VIP {', '.join(outside) or 'none'} is outside the addresses of DirectorGroup {plan.director_group} "
+                f"({', '.join(group.addresses) if group is not None else 'not known on this node'}); "
+                "nothing is programmed for it here",
+                severity=Severity.BLOCK,
+            )
+        )
+        return share
+    if group.director and is_director(plan, context.node):
+        direct(plan, group, context, share)
+    serve(plan, context, share)
+    for row in share.server.links.values():
+        if row.encap_port:
+            share.server.fou[FouKey(6 if ":" in row.local else 4, row.encap_port)] = FouRow()
+    return share

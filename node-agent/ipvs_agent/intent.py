@@ -1,0 +1,183 @@
+"""What is wanted of this host: plans, the shares worked out from them, and what lingers after them.
+
+Every change is durable in the state database before the kernel is touched, so a restart at any point sees either the
+intent before or after it, with everything that has to linger.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ipvs_agent.desired.share import Context, Finding, Severity, Share
+from ipvs_agent.desired.whole import desired
+from ipvs_agent.ledger import Ledger, Owner
+from ipvs_agent.linger import Lingering, leave_behind
+from ipvs_agent.paths import allocate, gateways_of
+from ipvs_agent.rows import KernelState, ServiceKey
+from ipvs_agent.store import Store
+from ipvs_api.plan import VirtualServicePlanSpec
+
+Dirty = dict[str, set[Any]]
+"""Keys by table whose wanted row changed."""
+
+
+SERVER = "#server"
+"""Suffix of the owner under which the ledger keeps a plan's real-server role."""
+
+
+def _blocked(share: Share) -> bool:
+    return any(finding.severity is Severity.BLOCK for finding in share.findings)
+
+
+class Intent:
+    """Plans by owner (``namespace/name``) turned into the rows of every kernel table."""
+
+    def __init__(self, store: Store, context: Context, now: float) -> None:
+        self.ledger = Ledger()
+        self.context = context
+        self.findings: dict[Owner, tuple[Finding, ...]] = {}
+        self.drain_timeouts: dict[Owner, float] = {}
+        self._store = store
+        self._lingering = store.lingering()
+        self._services: defaultdict[ServiceKey, set[int]] = defaultdict(set)
+        self._neighbours: dict[Owner, set[str]] = {}
+        self._refused: dict[Owner, VirtualServicePlanSpec] = {}
+        for number, entry in self._lingering.items():
+            self._linger(number, entry)
+        for owner, plan in store.plans():
+            self._adopt(owner, plan)
+        self.settle((), now)
+
+    def _adopt(self, owner: Owner, plan: VirtualServicePlanSpec) -> None:
+        self._number_paths(plan)
+        share = self._share(plan)
+        self._tell(owner, share)
+        self._put(owner, share)
+        self.drain_timeouts[owner] = float(plan.drain_timeout_seconds)
+
+    def _share(self, plan: VirtualServicePlanSpec) -> Share:
+        share = desired(plan, self.context)
+        return Share(findings=share.findings, neighbours=share.neighbours) if _blocked(share) else share
+
+    def _tell(self, owner: Owner, share: Share) -> None:
+        self.findings.pop(owner, None)
+        self._neighbours.pop(owner, None)
+        if share.findings:
+            self.findings[owner] = tuple(dict.fromkeys(share.findings))
+        if share.neighbours:
+            self._neighbours[owner] = share.neighbours
+
+    def _put(self, owner: Owner, share: Share) -> Dirty:
+        dirty = self.ledger.put(owner, share.director)
+        _join(dirty, self.ledger.put(owner + SERVER, share.server))
+        return dirty
+
+    def _number_paths(self, plan: VirtualServicePlanSpec) -> None:
+        wanted = gateways_of(plan, self.context.node)
+        if wanted - self.context.paths.keys():
+            used = {(key.family, row.gateway) for key, row in self.ledger.tables["routes"].rows().items()}
+            paths = allocate(self.context.paths, wanted, used)
+            self.context = Context(self.context.host, self.context.groups, paths)
+
+    def apply(self, changes: Mapping[Owner, VirtualServicePlanSpec | None], now: float) -> Dirty:
+        """Take new, changed and removed (None) plans. Durable when it returns; returns what to look at in the kernel.
+
+        A plan that this host must refuse (a finding of severity BLOCK) leaves the one before in force.
+        """
+        dirty: Dirty = {}
+        with self._store.transaction():
+            for owner, plan in changes.items():
+                before = self._store.plan(owner)
+                refused = self._refused.pop(owner, None)
+                if plan == (before if refused is None else refused):
+                    if refused is not None:
+                        self._refused[owner] = refused
+                    continue
+                if plan is None:
+                    share, timeout = Share(), before.drain_timeout_seconds if before is not None else 0
+                else:
+                    self._number_paths(plan)
+                    share, timeout = self._share(plan), plan.drain_timeout_seconds
+                self._tell(owner, share)
+                if plan is not None and _blocked(share):
+                    self._refused[owner] = plan
+                    continue
+                self._store.put_plan(owner, plan)
+                self.drain_timeouts.pop(owner, None)
+                if plan is not None:
+                    self.drain_timeouts[owner] = float(timeout)
+                _join(dirty, self._replace(owner, share, now, float(timeout)))
+        return dirty
+
+    def _replace(self, owner: Owner, new: Share, now: float, timeout: float) -> Dirty:
+        nothing = KernelState()
+        old = (self.ledger.share(owner) or nothing, self.ledger.share(owner + SERVER) or nothing)
+        left = leave_behind(owner, old, (new.director, new.server), now, timeout)
+        dirty = self._put(owner, new)
+        for entry in left:
+            _join(dirty, self._linger(self._store.add_lingering(entry), entry))
+        return dirty
+
+    def _linger(self, number: int, entry: Lingering) -> Dirty:
+        self._lingering[number] = entry
+        for service in entry.services:
+            self._services[service].add(number)
+        return self.ledger.put(f"{entry.owner}~{number}", entry.state)
+
+    def reconsider(self, context: Context, now: float) -> Dirty:
+        """Work every share out again for a host (or node settings) that changed."""
+        dirty: Dirty = {}
+        self.context = context
+        with self._store.transaction():
+            plans = {**dict(self._store.plans()), **self._refused}
+            for owner, plan in plans.items():
+                share = self._share(plan)
+                self._tell(owner, share)
+                if _blocked(share):
+                    continue
+                if self._refused.pop(owner, None) is not None:
+                    self._store.put_plan(owner, plan)
+                    self.drain_timeouts[owner] = float(plan.drain_timeout_seconds)
+                _join(dirty, self._replace(owner, share, now, float(plan.drain_timeout_seconds)))
+        return dirty
+
+    def is_lingering(self, service: ServiceKey) -> bool:
+        return service in self._services
+
+    def settle(self, drained: Iterable[ServiceKey], now: float) -> Dirty:
+        """Let go of what need not linger any more. ``drained``: services without destinations in the kernel."""
+        dirty: Dirty = {}
+        empty = set(drained)
+        for service in empty & self._services.keys():
+            for number in self._services.pop(service):
+                entry = self._lingering[number]
+                left = Lingering(entry.owner, entry.state, entry.services - {service}, entry.deadline)
+                self._lingering[number] = left
+        done = [n for n, entry in self._lingering.items() if not entry.services and entry.deadline <= now]
+        with self._store.transaction():
+            for number in done:
+                entry = self._lingering.pop(number)
+                self._store.remove_lingering(number)
+                _join(dirty, self.ledger.put(f"{entry.owner}~{number}", None))
+        return dirty
+
+    def next_deadline(self) -> float | None:
+        """When something stops lingering by time."""
+        return min((e.deadline for e in self._lingering.values() if not e.services), default=None)
+
+    def neighbours(self) -> set[str]:
+        """Addresses whose neighbour entries the shares need."""
+        return set().union(*self._neighbours.values())
+
+    def wanted(self, table: str) -> Mapping[Any, Any]:
+        return self.ledger.tables[table].rows()
+
+    def owner_of(self, table: str, key: Any) -> tuple[Owner, ...]:
+        """Plans that want the row, those it lingers for included."""
+        owners = self.ledger.tables[table].owners(key)
+        return tuple(dict.fromkeys(owner.partition("~")[0].removesuffix(SERVER) for owner in owners))
+
+
+def _join(into: Dirty, more: Dirty) -> None:
+    for table, keys in more.items():
+        into.setdefault(table, set()).update(keys)

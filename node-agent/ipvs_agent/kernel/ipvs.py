@@ -1,0 +1,184 @@
+"""The kernel's IPVS table: services and their destinations, read and written by their keys.
+
+IPVS has no notifications, no marks of who made an entry, and no way to read a destination but all of one service's.
+Never flushed: the table belongs to everybody in the network namespace.
+"""
+
+import errno
+from collections.abc import Iterable, Iterator, Sequence
+
+from ipvs_agent.kernel import ipvs_codec as codec
+from ipvs_agent.kernel.genetlink import GenericFamily
+from ipvs_agent.kernel.ipvs_refusals import judge
+from ipvs_agent.kernel.netlink import RECEIVE_BUFFER, NetlinkError, Reply
+from ipvs_agent.rows import ServiceKey, ServiceRow
+from ipvs_agent.services import Activity, join_row
+from ipvs_agent.table import Change, Outcome, Verdict
+
+_WINDOW = 100
+"""Changes whose services are made before any of their destinations (``IpvsTable.writing``)."""
+
+
+class IpvsTable:
+    """The table of the network namespace in which it is made; a ``table.Table[ServiceKey, ServiceRow]``.
+
+    FamilyMissingError (an OSError) where the kernel has no IPVS. Needs CAP_NET_ADMIN in the initial user namespace for
+    everything. ``receive_buffer``: bytes.
+    """
+
+    def __init__(self, *, receive_buffer: int = RECEIVE_BUFFER) -> None:
+        self._family = GenericFamily(codec.FAMILY, "ip_vs", receive_buffer=receive_buffer)
+
+    def close(self) -> None:
+        """The table is of no use afterwards."""
+        self._family.close()
+
+    def __enter__(self) -> "IpvsTable":
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
+
+    def services(self) -> tuple[dict[ServiceKey, bytes], list[codec.MarkService]]:
+        """The packed head of every service by its key, and everybody's services by firewall mark, which have no key.
+
+        One dump, about 2 µs a service. While others add or remove services, or the kernel resizes its hash table after
+        many were added, one may be missing: NEW_SERVICE then tells that it is there, and ``read`` of its key finds it.
+        """
+        heads: dict[ServiceKey, bytes] = {}
+        marks: list[codec.MarkService] = []
+        for message in self._family.dump(codec.get_service()):
+            found = codec.read_service(message)
+            if isinstance(found, codec.MarkService):
+                marks.append(found)
+            else:
+                heads[found[0]] = found[1]
+        return heads, marks
+
+    def heads(self) -> dict[ServiceKey, bytes]:
+        """The packed head of every service that has a key."""
+        return self.services()[0]
+
+    def read(self, keys: Iterable[ServiceKey] | None = None) -> dict[ServiceKey, ServiceRow]:
+        """Rows of these services, absent ones left out; None: of all that have a key, anybody's.
+
+        Two requests in one send for each service. An audit of many takes them in slices, to let others have a turn.
+        """
+        rows: dict[ServiceKey, ServiceRow] = {}
+        for key in self.heads() if keys is None else keys:
+            found = self._look(key)
+            if found is not None:
+                head, destinations = found
+                # A set, since a dump that others write to may tell of one destination twice.
+                rows[key] = join_row(head, {codec.read_destination(message) for message in destinations})
+        return rows
+
+    def activity(self, keys: Iterable[ServiceKey]) -> dict[ServiceKey, dict[bytes, Activity]]:
+        """Counters by destination (``services.destination_key``) of these services, absent ones left out."""
+        found = {key: self._look(key) for key in keys}
+        return {
+            key: dict(map(codec.read_activity, service[1])) for key, service in found.items() if service is not None
+        }
+
+    def _look(self, key: ServiceKey) -> tuple[bytes, Sequence[bytes]] | None:
+        """The packed head, and what the kernel says of each destination; None: there is no such service.
+
+        GET_DEST has no error for a missing service, only nothing to tell; the GET_SERVICE after it says which it was.
+        """
+        destinations, service = self._family.ask(codec.get_destinations(key), codec.get_service(key))
+        if service.error == errno.ESRCH:
+            return None
+        for reply in (service, destinations):
+            if reply.error:
+                raise NetlinkError(reply.error, f"reading the IPVS table: {reply.words}")
+        found = codec.read_service(service.bodies[0])
+        assert not isinstance(found, codec.MarkService), "asked for by its key"
+        return found[1], destinations.bodies
+
+    def write(self, changes: Sequence[Change[ServiceKey, ServiceRow]]) -> list[Outcome[ServiceKey]]:
+        """Outcomes in the order of the changes. A failure names the service, the real server and the remedy.
+
+        UNKNOWN: an answer was lost, or somebody changed the table since it was read: read the key again.
+        """
+        outcomes = {index: outcome for finished in self.writing(changes) for index, outcome in finished.items()}
+        return [outcomes[index] for index in range(len(changes))]
+
+    def writing(self, changes: Sequence[Change[ServiceKey, ServiceRow]]) -> Iterator[dict[int, Outcome[ServiceKey]]]:
+        """The same in bounded sends: after each, the outcomes it finished, by the index of their change.
+
+        In between, the table is free for reads and for writes of other keys. New services are made before any of their
+        destinations, a hundred at a time: a NEW_DEST behind a NEW_SERVICE in one send would go into somebody's service
+        that appeared under the same key.
+        """
+        for at in range(0, len(changes), _WINDOW):
+            window = {at + index: _Progress(change) for index, change in enumerate(changes[at : at + _WINDOW])}
+            yield from self._send(window, [(index, p.first()) for index, p in window.items() if p.is_new])
+            yield _finished(window)
+            yield from self._send(window, [(index, m) for index, p in window.items() for m in p.messages])
+
+    def _send(
+        self, window: dict[int, "_Progress"], queue: list[tuple[int, bytes]]
+    ) -> Iterator[dict[int, Outcome[ServiceKey]]]:
+        at = 0
+        for replies in self._family.sends([message for _, message in queue]):
+            for (index, message), reply in zip(queue[at : at + len(replies)], replies, strict=True):
+                window[index].answer(message, reply)
+            at += len(replies)
+            yield _finished(window)
+
+    def timeouts(self) -> codec.Timeouts:
+        """Time-outs of connections; NetlinkError where the kernel refuses."""
+        return codec.read_timeouts(self._ask(codec.get_timeouts(), "reading IPVS time-outs"))
+
+    def set_timeouts(self, timeouts: codec.Timeouts) -> None:
+        """Change them; they hold for connections from their next packet on. NetlinkError where the kernel refuses."""
+        (reply,) = self._family.transact([codec.set_timeouts(timeouts)])
+        if reply.error:
+            raise NetlinkError(reply.error, f"setting IPVS time-outs to {timeouts}: {reply.words}")
+
+    def info(self) -> codec.Info:
+        """Version and connection table; NetlinkError where the kernel refuses."""
+        return codec.read_info(self._ask(codec.get_info(), "reading IPVS information"))
+
+    def _ask(self, message: bytes, what: str) -> bytes:
+        (reply,) = self._family.ask(None, message)
+        if reply.error:
+            raise NetlinkError(reply.error, f"{what}: {reply.words}")
+        return reply.bodies[0]
+
+
+class _Progress:
+    """One change on its way: messages still to be sent, answers still to come, what went wrong."""
+
+    def __init__(self, change: Change[ServiceKey, ServiceRow]) -> None:
+        self.change = change
+        self.messages = codec.messages(change)
+        self.is_new = change.old is None and bool(self.messages)
+        self.unanswered = len(self.messages)
+        self.troubles: list[tuple[Verdict, str]] = []
+
+    def first(self) -> bytes:
+        """NEW_SERVICE, of a new service; the others follow once it is answered."""
+        return self.messages.pop(0)
+
+    def answer(self, message: bytes, reply: Reply) -> None:
+        """What the kernel said to one of the messages."""
+        self.unanswered -= 1
+        if reply.error:
+            self.troubles.append(judge(self.change, message, reply))
+            if message[0] == codec.NEW_SERVICE:
+                self.unanswered = 0
+
+    def outcome(self) -> Outcome[ServiceKey]:
+        """Failures before what is unknown; one is told and the others are counted."""
+        if not self.troubles:
+            return Outcome(self.change.key, Verdict.DONE)
+        told = [trouble for trouble in self.troubles if trouble[0] is Verdict.FAILED] or self.troubles
+        more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
+        return Outcome(self.change.key, told[0][0], told[0][1] + more)
+
+
+def _finished(window: dict[int, _Progress]) -> dict[int, Outcome[ServiceKey]]:
+    """Takes the changes out of the window to which no answer is to come."""
+    done = [index for index, progress in window.items() if not progress.unanswered]
+    return {index: window.pop(index).outcome() for index in done}

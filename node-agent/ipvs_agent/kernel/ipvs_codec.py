@@ -1,0 +1,290 @@
+"""The messages of the generic netlink family ``IPVS``, version 1 (``include/uapi/linux/ip_vs.h``), to and from rows.
+
+Pure. A message here is a generic netlink header with its attributes; the netlink header in front of it is the
+socket's. Packing and reading cost one to two microseconds a destination, since there may be 100,000.
+"""
+
+import struct
+import sys
+from typing import NamedTuple
+
+from ipvs_agent.kernel.attributes import MalformedMessageError, Path, Reader, attribute
+from ipvs_agent.rows import ServiceKey, ServiceRow
+from ipvs_agent.services import (
+    AF_INET,
+    FLAG_ENGINE,
+    FLAG_HASHED,
+    Activity,
+    destination_key,
+    destinations_of,
+    head_of,
+)
+from ipvs_agent.table import Change
+
+FAMILY = "IPVS"
+VERSION = 1
+
+NEW_SERVICE, SET_SERVICE, DEL_SERVICE, GET_SERVICE = 1, 2, 3, 4
+NEW_DEST, SET_DEST, DEL_DEST, GET_DEST = 5, 6, 7, 8
+SET_CONFIG, GET_CONFIG, GET_INFO = 12, 13, 15
+"""Commands: ``IPVS_CMD_*``."""
+
+_SERVICE, _DEST = 1, 2
+_TIMEOUT_TCP, _TIMEOUT_TCP_FIN, _TIMEOUT_UDP = 4, 5, 6
+_AF, _PROTOCOL, _ADDRESS, _PORT, _FWMARK = 1, 2, 3, 4, 5
+_SCHEDULER, _FLAGS, _TIMEOUT, _NETMASK, _ENGINE = 6, 7, 8, 9, 11
+_DEST_ADDRESS, _DEST_PORT, _FORWARDING, _WEIGHT, _UPPER, _LOWER = 1, 2, 3, 4, 5, 6
+_ACTIVE, _INACTIVE, _PERSISTENT, _DEST_AF, _STATS64 = 7, 8, 9, 11, 12
+_TUNNEL_TYPE, _TUNNEL_PORT, _TUNNEL_FLAGS = 13, 14, 15
+_CONNECTIONS, _PACKETS_IN, _PACKETS_OUT, _BYTES_IN, _BYTES_OUT = 1, 2, 3, 4, 5
+_INFO_VERSION, _INFO_TABLE_SIZE = 1, 2
+
+_KEY = struct.Struct(">BB2s16s")
+_HEAD = struct.Struct(">16sIIB")
+_DESTINATION = struct.Struct(">B16s2sBIIIB2sB")
+_DESTINATION_KEY = struct.Struct(">B16s2s")
+"""The packed layouts of ``ipvs_agent.services``, ports as the bytes that both sides use."""
+
+_KEY_ATTRIBUTES = struct.Struct("=HH HHHxx HHHxx HH16s HH2sxx")
+_DEST_KEY_MESSAGE = struct.Struct(f"=4s{_KEY_ATTRIBUTES.size}s HH HH16s HH2sxx HHHxx")
+_DEST_MESSAGE = struct.Struct(_DEST_KEY_MESSAGE.format + " HHI HHI HHI HHI HHBxxx HH2sxx HHHxx")
+"""Whole messages about destinations: header, the service's key, then the destination's key or all of it."""
+
+_NAMED = struct.Struct(f"={4 + _KEY_ATTRIBUTES.size + 8}x16s4x2s6xH")
+"""Address, port and family of the destination in either."""
+
+_NEW_DEST_HEADER, _SET_DEST_HEADER, _DEL_DEST_HEADER = (
+    struct.pack("=BBH", command, VERSION, 0) for command in (NEW_DEST, SET_DEST, DEL_DEST)
+)
+
+
+class MarkService(NamedTuple):
+    """Somebody's service by firewall mark: it has no address, so no key, and is none of ours."""
+
+    family: int
+    mark: int
+    scheduler: str
+
+
+class Timeouts(NamedTuple):
+    """Seconds until an idle connection is forgotten, one value for the whole namespace. 0 in a change: leave it."""
+
+    tcp: int
+    tcp_fin: int
+    udp: int
+
+
+class Info(NamedTuple):
+    """``version``: of IPVS, not of the kernel; ``connection_buckets``: size of the connection hash table."""
+
+    version: str
+    connection_buckets: int
+
+
+def _header(command: int) -> bytes:
+    return struct.pack("=BBH", command, VERSION, 0)
+
+
+def _netmask(family: int, length: int) -> bytes:
+    """IPv4: a mask; IPv6: the prefix length in native order (``ip_vs_add_service``)."""
+    if family == AF_INET:
+        return ((0xFFFF_FFFF << (32 - length)) & 0xFFFF_FFFF).to_bytes(4, "big")
+    return length.to_bytes(4, sys.byteorder)
+
+
+_IPV4_PREFIX_LENGTHS = {_netmask(AF_INET, length): length for length in range(33)}
+_ODD_NETMASK = 255
+"""For a mask with holes, which no row of ours has."""
+
+
+def _key_attributes(key: ServiceKey) -> bytes:
+    """The service nest that names one service."""
+    family, protocol, port, address = _KEY.unpack(key)
+    return _KEY_ATTRIBUTES.pack(
+        _KEY_ATTRIBUTES.size, _SERVICE, 6, _AF, family, 6, _PROTOCOL, protocol, 20, _ADDRESS, address, 6, _PORT, port
+    )  # fmt: skip
+
+
+def _service_message(command: int, key: ServiceKey, head: bytes) -> bytes:
+    scheduler, flags, timeout, netmask = _HEAD.unpack(head)
+    return _header(command) + attribute(
+        _SERVICE,
+        _key_attributes(key)[4:]
+        + attribute(_SCHEDULER, scheduler.rstrip(b"\0") + b"\0")
+        + attribute(_FLAGS, struct.pack("=II", flags, 0xFFFF_FFFF))
+        + attribute(_TIMEOUT, struct.pack("=I", timeout))
+        + attribute(_NETMASK, _netmask(key[0], netmask)),
+    )
+
+
+def _destination_message(header: bytes, service: bytes, packed: bytes) -> bytes:
+    """NEW_DEST or SET_DEST; ``service``: the service's key attributes."""
+    family, address, port, forwarding, weight, upper, lower, kind, tunnel_port, flags = _DESTINATION.unpack(packed)
+    return _DEST_MESSAGE.pack(
+        header, service, _DEST_MESSAGE.size - 4 - len(service), _DEST,
+        20, _DEST_ADDRESS, address, 6, _DEST_PORT, port, 6, _DEST_AF, family,
+        8, _FORWARDING, forwarding, 8, _WEIGHT, weight, 8, _UPPER, upper, 8, _LOWER, lower,
+        5, _TUNNEL_TYPE, kind, 6, _TUNNEL_PORT, tunnel_port, 6, _TUNNEL_FLAGS, flags,
+    )  # fmt: skip
+
+
+def _destination_deletion(service: bytes, packed: bytes) -> bytes:
+    family, address, port, *_ = _DESTINATION.unpack(packed)
+    return _DEST_KEY_MESSAGE.pack(
+        _DEL_DEST_HEADER, service, _DEST_KEY_MESSAGE.size - 4 - len(service), _DEST,
+        20, _DEST_ADDRESS, address, 6, _DEST_PORT, port, 6, _DEST_AF, family,
+    )  # fmt: skip
+
+
+def messages(change: Change[ServiceKey, ServiceRow]) -> list[bytes]:
+    """The fewest messages that make the service's row ``new`` where it is ``old``; NEW_SERVICE, if any, is the first.
+
+    What changes is set in place, never deleted and added: connections stay with their destination, and the kernel
+    searches its list of deleted destinations for every added one. Removals come last, so that a service whose real
+    servers are all replaced is never without one.
+    """
+    key, old, new = change.key, change.old, change.new
+    if old == new:
+        return []
+    if new is None:
+        return [_header(DEL_SERVICE) + _key_attributes(key)]
+    service = _key_attributes(key)
+    if old is None:
+        added = [_destination_message(_NEW_DEST_HEADER, service, packed) for packed in destinations_of(new)]
+        return [_service_message(NEW_SERVICE, key, head_of(new)), *added]
+    found: list[bytes] = []
+    if head_of(old) != head_of(new):
+        found.append(_service_message(SET_SERVICE, key, head_of(new)))
+    before = {destination_key(packed): packed for packed in destinations_of(old)}
+    after = {destination_key(packed): packed for packed in destinations_of(new)}
+    for name, packed in after.items():
+        if name not in before:
+            found.append(_destination_message(_NEW_DEST_HEADER, service, packed))
+    for name, packed in after.items():
+        if before.get(name, packed) != packed:
+            found.append(_destination_message(_SET_DEST_HEADER, service, packed))
+    for name, packed in before.items():
+        if name not in after:
+            found.append(_destination_deletion(service, packed))
+    return found
+
+
+def command_of(message: bytes) -> int:
+    """Its ``IPVS_CMD_*``."""
+    return message[0]
+
+
+def named_destination(message: bytes) -> bytes | None:
+    """The key (``services.destination_key``) of the destination that a message writes or deletes, if any."""
+    if message[0] not in (NEW_DEST, SET_DEST, DEL_DEST):
+        return None
+    address, port, family = _NAMED.unpack_from(message)
+    return _DESTINATION_KEY.pack(family, address, port)
+
+
+def get_service(key: ServiceKey | None = None) -> bytes:
+    """One service; without a key, for a dump of all."""
+    return _header(GET_SERVICE) + (b"" if key is None else _key_attributes(key))
+
+
+def get_destinations(key: ServiceKey) -> bytes:
+    """For a dump; empty, without an error, where the service is missing."""
+    return _header(GET_DEST) + _key_attributes(key)
+
+
+def get_timeouts() -> bytes:
+    return _header(GET_CONFIG)
+
+
+def set_timeouts(timeouts: Timeouts) -> bytes:
+    kinds = (_TIMEOUT_TCP, _TIMEOUT_TCP_FIN, _TIMEOUT_UDP)
+    return _header(SET_CONFIG) + b"".join(
+        attribute(kind, struct.pack("=I", seconds)) for kind, seconds in zip(kinds, timeouts, strict=True)
+    )
+
+
+def get_info() -> bytes:
+    return _header(GET_INFO)
+
+
+def _in(nest: int, *kinds_and_codes: tuple[int, str]) -> list[tuple[Path, str]]:
+    return [((nest, kind), code) for kind, code in kinds_and_codes]
+
+
+_SERVICES = Reader(
+    _in(
+        _SERVICE,
+        (_AF, "H"), (_FWMARK, "I"), (_PROTOCOL, "H"), (_PORT, "2s"), (_ADDRESS, "16s"),
+        (_SCHEDULER, "s"), (_FLAGS, "I4x"), (_TIMEOUT, "I"), (_NETMASK, "4s"), (_ENGINE, "s"),
+    )
+)  # fmt: skip
+
+_DESTINATION_KEY_FIELDS = _in(_DEST, (_DEST_AF, "H"), (_DEST_ADDRESS, "16s"), (_DEST_PORT, "2s"))
+
+_DESTINATIONS = Reader(
+    _DESTINATION_KEY_FIELDS
+    + _in(
+        _DEST,
+        (_FORWARDING, "I"), (_WEIGHT, "I"), (_UPPER, "I"), (_LOWER, "I"),
+        (_TUNNEL_TYPE, "B"), (_TUNNEL_PORT, "2s"), (_TUNNEL_FLAGS, "H"),
+    )
+)  # fmt: skip
+
+_ACTIVITIES = Reader(
+    _DESTINATION_KEY_FIELDS
+    + _in(_DEST, (_ACTIVE, "I"), (_INACTIVE, "I"), (_PERSISTENT, "I"))
+    + [
+        ((_DEST, _STATS64, counter), "Q")
+        for counter in (_CONNECTIONS, _PACKETS_IN, _PACKETS_OUT, _BYTES_IN, _BYTES_OUT)
+    ]
+)
+"""STATS64, since STATS wraps at 32 bits."""
+
+_TIMEOUTS = Reader([((kind,), "I") for kind in (_TIMEOUT_TCP, _TIMEOUT_TCP_FIN, _TIMEOUT_UDP)])
+_INFO = Reader([((_INFO_VERSION,), "I"), ((_INFO_TABLE_SIZE,), "I")])
+
+
+def read_service(message: bytes) -> tuple[ServiceKey, bytes] | MarkService:
+    """Key and packed head of the service that a GET_SERVICE answer tells of."""
+    family, mark, protocol, port, address, scheduler, flags, timeout, netmask, engine = _SERVICES.read(message)
+    try:
+        if mark is not None:
+            return MarkService(family, mark, scheduler.rstrip(b"\0").decode())
+        if family == AF_INET:
+            length = _IPV4_PREFIX_LENGTHS.get(netmask, _ODD_NETMASK)
+        else:
+            length = int.from_bytes(netmask, sys.byteorder)
+        flags = flags & ~FLAG_HASHED | (FLAG_ENGINE if engine else 0)
+        return _KEY.pack(family, protocol, port, address), _HEAD.pack(scheduler, flags, timeout, length)
+    except (struct.error, TypeError, AttributeError) as error:
+        raise MalformedMessageError(f"a service without what Linux 5.4 tells of every service: {error}") from None
+
+
+def read_destination(message: bytes) -> bytes:
+    """The packed destination that a GET_DEST answer tells of."""
+    family, address, port, forwarding, weight, upper, lower, kind, tunnel_port, flags = _DESTINATIONS.read(message)
+    try:
+        return _DESTINATION.pack(
+            family, address, port, forwarding, weight, upper, lower, kind, tunnel_port, flags & 0xFF
+        )  # fmt: skip
+    except (struct.error, TypeError) as error:
+        raise MalformedMessageError(
+            f"a destination without what Linux 5.4 tells of every destination: {error}"
+        ) from None
+
+
+def read_activity(message: bytes) -> tuple[bytes, Activity]:
+    """Destination key and counters out of the same answer."""
+    family, address, port, *counters = _ACTIVITIES.read(message)
+    return _DESTINATION_KEY.pack(family, address, port), Activity(*counters)
+
+
+def read_timeouts(message: bytes) -> Timeouts:
+    """A protocol that the kernel lacks has 0."""
+    return Timeouts(*(seconds or 0 for seconds in _TIMEOUTS.read(message)))
+
+
+def read_info(message: bytes) -> Info:
+    """What a GET_INFO answer says."""
+    version, size = _INFO.read(message)
+    return Info(f"{version >> 16 & 255}.{version >> 8 & 255}.{version & 255}", size)

@@ -1,0 +1,136 @@
+"""Everything that is wanted of this host, by who wants it.
+
+Plans share rows: a hundred services on one VIP want the same address once. The ledger holds the union, and changing one
+owner's share costs only what that share touches, however many owners there are.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Generic, TypeVar
+
+from ipvs_agent.rows import KernelState, SysctlRow
+
+K = TypeVar("K")
+R = TypeVar("R")
+
+Owner = str
+"""``namespace/name`` of a plan, or that and ``~n`` for what lingers after it."""
+
+TABLES = tuple(field.name for field in fields(KernelState))
+
+
+def stronger(first: Any, second: Any) -> Any:
+    """The union of two owners' rows for one key: switches are only raised, anything else is the first one's."""
+    if isinstance(first, SysctlRow) and isinstance(second, SysctlRow):
+        return max(first, second)
+    return first
+
+
+@dataclass(slots=True)
+class _Shared(Generic[R]):
+    by_owner: dict[Owner, R]
+    merged: R
+
+
+class Union(Generic[K, R]):
+    """The merged rows of one table."""
+
+    def __init__(self) -> None:
+        self._single: dict[K, tuple[Owner, R]] = {}
+        self._shared: dict[K, _Shared[R]] = {}
+
+    def add(self, owner: Owner, key: K, row: R) -> bool:
+        """True when the merged row changed."""
+        before = self.get(key)
+        single = self._single.get(key)
+        if (single is None and key not in self._shared) or (single is not None and single[0] == owner):
+            self._single[key] = (owner, row)
+        else:
+            shared = self._shared.setdefault(key, _Shared({}, row))
+            if single is not None:
+                del self._single[key]
+                shared.by_owner[single[0]] = single[1]
+            shared.by_owner[owner] = row
+            self._merge(shared)
+        return self.get(key) != before
+
+    def remove(self, owner: Owner, key: K) -> bool:
+        """True when the merged row changed or went."""
+        single = self._single.get(key)
+        if single is not None:
+            if single[0] != owner:
+                return False
+            del self._single[key]
+            return True
+        shared = self._shared.get(key)
+        if shared is None or owner not in shared.by_owner:
+            return False
+        before = shared.merged
+        del shared.by_owner[owner]
+        if len(shared.by_owner) == 1:
+            self._single[key] = next(iter(shared.by_owner.items()))
+            del self._shared[key]
+        else:
+            self._merge(shared)
+        return self.get(key) != before
+
+    @staticmethod
+    def _merge(shared: _Shared[R]) -> None:
+        rows = [shared.by_owner[owner] for owner in sorted(shared.by_owner)]
+        merged = rows[0]
+        for row in rows[1:]:
+            merged = stronger(merged, row)
+        shared.merged = merged
+
+    def get(self, key: K) -> R | None:
+        single = self._single.get(key)
+        if single is not None:
+            return single[1]
+        shared = self._shared.get(key)
+        return shared.merged if shared is not None else None
+
+    def owners(self, key: K) -> tuple[Owner, ...]:
+        single = self._single.get(key)
+        if single is not None:
+            return (single[0],)
+        shared = self._shared.get(key)
+        return tuple(sorted(shared.by_owner)) if shared is not None else ()
+
+    def __iter__(self) -> Iterator[K]:
+        yield from self._single
+        yield from self._shared
+
+    def __len__(self) -> int:
+        return len(self._single) + len(self._shared)
+
+    def rows(self) -> dict[K, R]:
+        return {key: row for key in self if (row := self.get(key)) is not None}
+
+
+class Ledger:
+    """One ``Union`` for each table of ``KernelState``."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, Union[Any, Any]] = {name: Union() for name in TABLES}
+        self._shares: dict[Owner, KernelState] = {}
+
+    def put(self, owner: Owner, share: KernelState | None) -> dict[str, set[Any]]:
+        """Replace ``owner``'s share (None: it wants nothing). Returns the keys, by table, whose merged row changed."""
+        before = self._shares.pop(owner, None)
+        if share is not None and not share.is_empty():
+            self._shares[owner] = share.compact()
+        dirty: dict[str, set[Any]] = {}
+        for name, table in self.tables.items():
+            old: Mapping[Any, Any] = getattr(before, name) if before is not None else {}
+            new: Mapping[Any, Any] = getattr(share, name) if share is not None else {}
+            changed = {key for key, row in new.items() if table.add(owner, key, row)}
+            changed |= {key for key in old if key not in new and table.remove(owner, key)}
+            if changed:
+                dirty[name] = changed
+        return dirty
+
+    def share(self, owner: Owner) -> KernelState | None:
+        return self._shares.get(owner)
+
+    def owners(self) -> tuple[Owner, ...]:
+        return tuple(self._shares)

@@ -1,0 +1,105 @@
+"""What a changed plan leaves behind for a while, so that established connections go on.
+
+A director's rows for a service that the plan dropped stay until its real servers have drained; a real server's role
+stays for the drain timeout, since hosts that plan for themselves cannot know when the directors have let go. What
+would be wrong at once never lingers: a VIP that another director holds now, a source that is no longer allowed.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ipvs_agent.ledger import TABLES
+from ipvs_agent.rows import KernelState, NftKey, ServiceKey, ServiceRow
+from ipvs_agent.services import HEAD_SIZE, Key, unpack_key
+
+FLOW_SETS = ("open", "restricted", "sources", "masquerade", "untracked")
+"""Sets whose elements begin with VIP, protocol and port of one service."""
+
+
+@dataclass(frozen=True)
+class Lingering:
+    """Rows kept for ``owner`` until every service of ``services`` has drained and ``deadline`` has passed.
+
+    ``deadline``: seconds of ``CLOCK_BOOTTIME``; 0 where only the services count.
+    """
+
+    owner: str
+    state: KernelState
+    services: frozenset[ServiceKey]
+    deadline: float
+
+
+def combine(director: KernelState, server: KernelState) -> KernelState:
+    """Both roles of one plan as one state; where both have a row, the director's stands."""
+    return KernelState(**{name: {**getattr(server, name), **getattr(director, name)} for name in TABLES})
+
+
+def without_destinations(row: ServiceRow) -> ServiceRow:
+    """The service's head alone: what stays of it until its destinations have drained."""
+    return row[:HEAD_SIZE]
+
+
+def leave_behind(
+    owner: str,
+    old: tuple[KernelState, KernelState],
+    new: tuple[KernelState, KernelState],
+    now: float,
+    drain_timeout: float,
+) -> list[Lingering]:
+    """What lingers when ``owner``'s share turns from ``old`` to ``new``, each (director, server)."""
+    (old_director, old_server), (new_director, new_server) = old, new
+    wanted = combine(new_director, new_server)
+    gone = frozenset(old_director.ipvs.keys() - new_director.ipvs.keys())
+    found = []
+    director = _difference(old_director, wanted, lambda table, key: _director_lingers(table, key, gone, new_director))
+    if gone:
+        director.ipvs = {key: without_destinations(old_director.ipvs[key]) for key in gone}
+    converted = _difference(old_director, wanted, lambda table, key: _is_masquerade(table, key) and not gone)
+    if not director.is_empty():
+        found.append(Lingering(owner, director, gone, 0.0))
+    if not converted.is_empty():
+        found.append(Lingering(owner, converted, frozenset(), now + drain_timeout))
+    held = {key.address for key in new_director.addresses if not key.is_silent}
+    server = _difference(old_server, wanted, lambda table, key: not _names_address(table, key, held))
+    if not server.is_empty():
+        found.append(Lingering(owner, server, frozenset(), now + drain_timeout))
+    return found
+
+
+def _difference(old: KernelState, wanted: KernelState, keep: Any) -> KernelState:
+    left = KernelState()
+    for name in TABLES:
+        have, still = getattr(old, name), getattr(wanted, name)
+        getattr(left, name).update({key: row for key, row in have.items() if key not in still and keep(name, key)})
+    return left
+
+
+def _director_lingers(table: str, key: Any, gone: frozenset[ServiceKey], new: KernelState) -> bool:
+    """Rows of services that are going; of the rest, whatever no service of the new share contradicts."""
+    if not gone:
+        return False
+    going: set[Key] = {unpack_key(service) for service in gone}
+    if table == "ipvs":
+        return False
+    if table == "addresses":
+        return key.address in {service.address for service in going} and not _serves(new, key.address)
+    if isinstance(key, NftKey) and key.set.rstrip("46") in FLOW_SETS:
+        address, protocol, port = key.element[:3]
+        return Key(str(protocol).upper(), str(address), int(port)) in going
+    return True
+
+
+def _serves(state: KernelState, address: str) -> bool:
+    return any(unpack_key(service).address == address for service in state.ipvs)
+
+
+def _is_masquerade(table: str, key: Any) -> bool:
+    """Established flows need their masquerade mark's set while the raw chain would otherwise untrack them."""
+    return table == "elements" and isinstance(key, NftKey) and key.set.startswith("masquerade")
+
+
+def _names_address(table: str, key: Any, addresses: set[str]) -> bool:
+    """True for a silent VIP that this host now holds for all to see."""
+    if table == "addresses":
+        return key.address in addresses
+    return table == "elements" and isinstance(key, NftKey) and key.set == "silent4" and key.element[0] in addresses

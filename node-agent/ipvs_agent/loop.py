@@ -1,0 +1,160 @@
+"""The loop: what changed (files, kernel notifications, time) becomes passes on the kernel thread, and reports.
+
+asyncio on the main thread waits and decides when; one kernel thread owns every request socket and ``nft``; probes and
+announcements, which mostly wait, have a thread of their own.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from ipvs_agent.agent import Agent
+from ipvs_agent.local_socket import Request, serve
+from ipvs_agent.rows import AddressKey
+from ipvs_agent.sources.watch import DirectoryWatch
+from ipvs_agent.view import make_view
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+AUDIT_PERIOD = 30.0
+"""Seconds between two full comparisons; drift that no notification tells is mended within this time."""
+
+COALESCE = 0.05
+"""Seconds to wait after a kernel notification, so that a burst is looked at once."""
+
+
+class Loop:
+    """Runs an ``Agent`` until a signal."""
+
+    def __init__(self, agent: Agent, socket: Path) -> None:
+        self._agent, self._socket = agent, socket
+        self._wake = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._kernel = ThreadPoolExecutor(1, "kernel")
+        self._wire = ThreadPoolExecutor(1, "wire")
+        self._look_at_files = True
+        self._notified: set[str] = set()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._probing: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT. Nothing is torn down when it ends."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        assert self._agent.source is not None
+        watch = DirectoryWatch(self._agent.source.path, self._files_changed)
+        notifications = await self._on_kernel(self._agent.open)
+        loop.add_reader(notifications.fileno(), self._kernel_told)
+        server = await serve(self._socket, self._answer)
+        self._every_audit()
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            while not self._stop.is_set():
+                await self._pass()
+                waiting = asyncio.create_task(self._wake.wait())
+                await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+                self._wake.clear()
+        finally:
+            stopping.cancel()
+            loop.remove_reader(notifications.fileno())
+            watch.close()
+            if server is not None:
+                server.close()
+            for timer in self._timers.values():
+                timer.cancel()
+            if self._probing is not None:
+                self._probing.cancel()
+                with suppress(asyncio.CancelledError):
+                    await self._probing
+            await self._on_kernel(self._agent.close)
+            self._kernel.shutdown()
+            self._wire.shutdown()
+        log.info("stopped; the kernel keeps what it has")
+
+    async def _pass(self) -> None:
+        if self._look_at_files:
+            self._look_at_files = False
+            recheck = await self._on_kernel(self._agent.read_source)
+            if recheck is not None:
+                self._later("files", recheck, self._files_changed)
+        notified, self._notified = self._notified, set()
+        progress = await self._on_kernel(lambda: self._agent.step(notified))
+        if self._agent.to_probe and self._probing is None:
+            self._probing = asyncio.create_task(self._probe())
+        if self._agent.to_announce:
+            await self._announce()
+        if progress.more:
+            self._wake.set()
+        elif progress.next_due is not None:
+            self._later("due", max(progress.next_due - self._agent.clock(), 0.01), self._wake.set)
+        await self._on_kernel(self._agent.make_report)
+
+    async def _answer(self, request: Request) -> bytes:
+        """What a local tool asked."""
+        if request.what != "status":
+            return msgspec.json.encode({"error": f"unknown request {request.what!r}; known: status"})
+        return msgspec.json.encode(await self._on_kernel(lambda: make_view(self._agent, running=True)))
+
+    async def _probe(self) -> None:
+        """Ask the network whether somebody answers for the addresses that are to be taken (RFC 5227)."""
+        try:
+            keys = self._agent.take_probes()
+            answers = await asyncio.get_running_loop().run_in_executor(self._wire, self._agent.probe, keys)
+            await self._on_kernel(lambda: self._agent.probed(answers))
+        finally:
+            self._probing = None
+            self._wake.set()
+
+    async def _announce(self) -> None:
+        keys = self._agent.take_announcements()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._wire, self._agent.announce, keys)
+        for delay in (1.0, 5.0):
+            # A switch or neighbour that missed the first one learns from these (keepalived's garp_master_delay).
+            loop.call_later(delay, self._announce_again, keys)
+
+    def _announce_again(self, keys: frozenset[AddressKey]) -> None:
+        if not self._stop.is_set():
+            self._wire.submit(self._agent.announce, keys)
+
+    def _files_changed(self) -> None:
+        self._look_at_files = True
+        self._wake.set()
+
+    def _kernel_told(self) -> None:
+        tables = self._agent.take_notifications()
+        if tables:
+            self._notified |= tables
+            self._later("notified", COALESCE, self._wake.set)
+
+    def _every_audit(self) -> None:
+        self._later("audit", AUDIT_PERIOD, self._audit)
+
+    def _audit(self) -> None:
+        self._agent.audit_due = True
+        self._look_at_files = True
+        self._wake.set()
+        self._every_audit()
+
+    def _later(self, name: str, delay: float, call: Callable[[], None]) -> None:
+        timer = self._timers.get(name)
+        when = asyncio.get_running_loop().time() + delay
+        if timer is not None and not timer.cancelled() and asyncio.get_running_loop().time() < timer.when() <= when:
+            return
+        if timer is not None:
+            timer.cancel()
+        self._timers[name] = asyncio.get_running_loop().call_later(delay, call)
+
+    async def _on_kernel(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._kernel, call)

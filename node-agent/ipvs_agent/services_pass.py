@@ -1,0 +1,369 @@
+"""The pass over IPVS services: slices of them compared, written, read back
+
+drains followed; foreign ones left alone.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from time import perf_counter
+
+from ipvs_agent.desired.share import Reason
+from ipvs_agent.drain import INTERVAL, Draining, drained_row, is_done, observe
+from ipvs_agent.intent import Intent
+from ipvs_agent.kernel.ipvs import IpvsTable
+from ipvs_agent.preview import Preview
+from ipvs_agent.rows import ServiceKey, ServiceRow
+from ipvs_agent.services import (
+    HEAD_SIZE,
+    Activity,
+    destination_key,
+    destinations_of,
+    pack_address,
+    unpack_destination,
+    unpack_head,
+    unpack_key,
+)
+from ipvs_agent.store import Store
+from ipvs_agent.table import Change, Verdict
+from ipvs_agent.troubles import Troubles
+
+log = logging.getLogger(__name__)
+
+CHUNK = 25
+"""Services compared, written and read back together."""
+
+SLICE = 200
+"""Services in one step at the most."""
+
+SLICE_SECONDS = 0.1
+"""... and a step stops between chunks after this time, since re-adding flushed destinations is slow (``ip_vs_ctl.c``,
+the destination trash)."""
+
+
+def name_service(key: ServiceKey) -> str:
+    """``tcp 192.0.2.1:80``, ``udp [2001:db8::1]:53``."""
+    protocol, address, port = unpack_key(key)
+    return f"{protocol.lower()} {f'[{address}]' if ':' in address else address}:{port}"
+
+
+class ServicesPass:
+    """What is left to look at, urgent things first, and what is known of our services."""
+
+    def __init__(
+        self,
+        table: IpvsTable,
+        store: Store,
+        intent: Intent,
+        troubles: Troubles,
+        clock: Callable[[], float],
+    ) -> None:
+        self._table, self._store, self._intent, self._troubles, self._clock = table, store, intent, troubles, clock
+        self.owned = store.services()
+        self.foreign: dict[ServiceKey, str] = {}
+        self.repairing = 0
+        self._drains: dict[ServiceKey, dict[bytes, Draining]] = {}
+        for (service, name), draining in store.drains().items():
+            self._drains.setdefault(service, {})[name] = draining
+        self._looked: dict[ServiceKey, float] = dict.fromkeys(self._drains, 0.0)
+        self._urgent: dict[ServiceKey, None] = {}
+        self._background: dict[ServiceKey, None] = {}
+        self._absent: set[ServiceKey] = set()
+        self._expected: set[ServiceKey] = set()
+        self._unready: defaultdict[bytes, set[ServiceKey]] = defaultdict(set)
+        self._audited = False
+
+    @property
+    def more(self) -> bool:
+        return bool(self._urgent or self._background)
+
+    @property
+    def waiting(self) -> int:
+        """Services of an audit or a repair that are still to look at."""
+        return len(self._background)
+
+    def touch(self, keys: Iterable[ServiceKey]) -> None:
+        """Services whose wanted row changed, or whose pause is over: before everything else."""
+        for key in keys:
+            self._urgent[key] = None
+            self._expected.add(key)
+            if self._intent.ledger.tables["ipvs"].get(key) is not None and key not in self.owned:
+                self._unready[key[4:]].add(key)
+
+    def audit(self) -> None:
+        """Look at every service of ours, those that are missing first, and at who else is there."""
+        heads = self._table.heads()
+        wanted = self._intent.ledger.tables["ipvs"]
+        missing = [key for key in wanted if key not in heads]
+        self._absent = set(missing)
+        for key in missing:
+            self._background[key] = None
+            if not self._audited:
+                self._unready[key[4:]].add(key)
+        if self._audited and (lost := [key for key in missing if key in self.owned]):
+            self.repairing = len(lost)
+            log.warning("drift: %d services were gone; repairing", len(lost))
+        for key in wanted:
+            self._background.setdefault(key)
+        for key in self.owned:
+            if key in heads:
+                self._background.setdefault(key)
+            elif wanted.get(key) is None:
+                self._forget(key)
+        vips = {key[4:] for key in wanted}
+        self.foreign = {
+            key: "is not ours" for key in heads if key not in self.owned and (key[4:] in vips or key in self._absent)
+        }
+        self._audited = True
+
+    def unready(self, address: str) -> bool:
+        """True while a service of this VIP has not been read back yet."""
+        return bool(self._unready.get(pack_address(address)[1]))
+
+    def next_due(self) -> float | None:
+        """When a draining destination wants a look."""
+        return min(self._looked.values()) + INTERVAL if self._looked else None
+
+    def step(self) -> set[ServiceKey]:
+        """Look at a slice. Returns services that have no destination left in the kernel."""
+        now = self._clock()
+        for key in [key for key, looked in self._looked.items() if now - looked >= INTERVAL]:
+            self._urgent[key] = None
+            self._expected.add(key)
+        drained: set[ServiceKey] = set()
+        started = perf_counter()
+        seen: set[ServiceKey] = set()
+        while len(seen) < SLICE and perf_counter() - started < SLICE_SECONDS:
+            keys = self._next(seen)
+            if not keys:
+                break
+            seen.update(keys)
+            drained |= self._chunk(keys)
+        if self.repairing and not self._background:
+            log.warning("repair: done, %d services are back", self.repairing)
+            self.repairing = 0
+        elif self.repairing:
+            log.info("repair: %d services still to look at", len(self._background))
+        return drained
+
+    def _next(self, seen: set[ServiceKey]) -> list[ServiceKey]:
+        """The next chunk; services that are to be deleted wait for ``remove``."""
+        wanted = self._intent.ledger.tables["ipvs"]
+        keys: list[ServiceKey] = []
+        for queue in (self._urgent, self._background):
+            for key in queue:
+                if len(keys) == CHUNK:
+                    break
+                if key not in seen and wanted.get(key) is not None:
+                    keys.append(key)
+        return keys
+
+    def remove(self) -> None:
+        """Delete (or begin to drain) services that nothing wants any more, after their addresses have gone."""
+        wanted = self._intent.ledger.tables["ipvs"]
+        keys = [key for queue in (self._urgent, self._background) for key in queue if wanted.get(key) is None]
+        for at in range(0, min(len(keys), SLICE), CHUNK):
+            self._chunk(list(dict.fromkeys(keys[at : at + CHUNK])))
+
+    def _chunk(self, keys: list[ServiceKey]) -> set[ServiceKey]:
+        now = self._clock()
+        wanted = self._intent.ledger.tables["ipvs"]
+        found = self._table.read([key for key in keys if key not in self._absent])
+        activities = self._table.activity([key for key in keys if key in self._looked])
+        changes: list[Change[ServiceKey, ServiceRow]] = []
+        claims: dict[ServiceKey, float] = {}
+        for key in keys:
+            want, have = wanted.get(key), found.get(key)
+            if have is not None and key not in self.owned:
+                self._is_foreign(key)
+                continue
+            if want is not None:
+                timeout = self._timeout(key)
+                if self.owned.get(key) != timeout:
+                    claims[key] = timeout
+            target = self._target(key, want, have, activities.get(key, {}), now)
+            if target == have:
+                self._done(key, have)
+            elif self._troubles.waiting(("ipvs", key), now):
+                self._drop(key)
+            else:
+                changes.append(Change(key, have, target))
+        if claims:
+            with self._store.transaction():
+                self._store.own_services(claims)
+            self.owned.update(claims)
+        self._tell_drift(changes)
+        back = self._write(changes)
+        empty = {key for key in keys if (row := back.get(key, found.get(key))) is not None and len(row) == HEAD_SIZE}
+        return {key for key in empty if self._intent.is_lingering(key)}
+
+    def _timeout(self, key: ServiceKey) -> float:
+        for owner in self._intent.owner_of("ipvs", key):
+            timeout = self._intent.drain_timeouts.get(owner)
+            if timeout is not None:
+                return timeout
+        return self.owned.get(key, 0.0)
+
+    def _target(
+        self,
+        key: ServiceKey,
+        want: ServiceRow | None,
+        have: ServiceRow | None,
+        activity: Mapping[bytes, Activity],
+        now: float,
+    ) -> ServiceRow | None:
+        """The row to have now: the wanted one and what drains beside it."""
+        if have is None:
+            self._follow(key, [], now)
+            return want
+        drains = self._drains.get(key, {})
+        for name in drains:
+            drains[name] = observe(drains[name], activity.get(name), now)
+        done = {name: key in self._looked and is_done(drains[name], activity.get(name), now) for name in drains}
+        row, leaving = drained_row(key, want if want is not None else have[:HEAD_SIZE], have, done)
+        self._follow(key, leaving, now)
+        if want is None and len(row) == HEAD_SIZE:
+            return None
+        return row
+
+    def _follow(self, key: ServiceKey, leaving: Collection[bytes], now: float) -> None:
+        """Record what drains, durably, before its weight is written."""
+        known = self._drains.get(key, {})
+        gone = [name for name in known if name not in leaving]
+        fresh = {name: Draining(now, now + self._timeout(key)) for name in leaving if name not in known}
+        if gone or fresh:
+            with self._store.transaction():
+                for name in gone:
+                    self._store.put_drain(key, name, None)
+                for name, draining in fresh.items():
+                    self._store.put_drain(key, name, draining)
+            left = {name: draining for name, draining in known.items() if name not in gone} | fresh
+            if left:
+                self._drains[key] = left
+            else:
+                self._drains.pop(key, None)
+        if leaving:
+            self._looked[key] = now
+        else:
+            self._looked.pop(key, None)
+
+    def preview(self) -> list[Preview]:
+        """What would be written to IPVS; nothing is."""
+        wanted = self._intent.ledger.tables["ipvs"]
+        found = self._table.read(key for key in {*self._background, *self._urgent} if key not in self._absent)
+        views = []
+        for key in sorted({*self._background, *self._urgent}):
+            want, have = wanted.get(key), found.get(key)
+            if have is not None and key not in self.owned:
+                self._is_foreign(key)
+            elif want is None and have is not None:
+                views.append(Preview("drain", f"service {name_service(key)}", "nothing wants it any more"))
+            elif want is not None and want != have:
+                views.append(_preview(key, have, want))
+        return views
+
+    def draining(self) -> Iterator[tuple[ServiceKey, bytes, Draining]]:
+        """Every draining destination: its service, its key, its record."""
+        for key, drains in self._drains.items():
+            for name, draining in drains.items():
+                yield key, name, draining
+
+    def _write(self, changes: list[Change[ServiceKey, ServiceRow]]) -> dict[ServiceKey, ServiceRow]:
+        if not changes:
+            return {}
+        outcomes = {outcome.key: outcome for outcome in self._table.write(changes)}
+        back = self._table.read([change.key for change in changes])
+        for change in changes:
+            key, got = change.key, back.get(change.key)
+            self._absent.discard(key)
+            if got == change.new:
+                self._done(key, got)
+                continue
+            outcome = outcomes.get(key)
+            if outcome is None or outcome.verdict is Verdict.UNKNOWN:
+                message = "the kernel's answer was lost or somebody else changes it too; looking again"
+            else:
+                message = outcome.message or "the kernel does not show what was written; looking again"
+            self._drop(key)
+            owners = self._intent.owner_of("ipvs", key)
+            if self._troubles.add(("ipvs", key), owners, Reason.KERNEL_REFUSED, message, self._clock()):
+                log.warning("service %s (%s): %s", name_service(key), ", ".join(owners), message)
+        return back
+
+    def _done(self, key: ServiceKey, row: ServiceRow | None) -> None:
+        self._drop(key)
+        if self._troubles.clear(("ipvs", key)):
+            log.info("service %s: now as wanted", name_service(key))
+        if row is None and key in self.owned and self._intent.ledger.tables["ipvs"].get(key) is None:
+            self._forget(key)
+
+    def _drop(self, key: ServiceKey) -> None:
+        self._urgent.pop(key, None)
+        self._background.pop(key, None)
+        self._expected.discard(key)
+        waiting = self._unready.get(key[4:])
+        if waiting is not None:
+            waiting.discard(key)
+            if not waiting:
+                del self._unready[key[4:]]
+
+    def _forget(self, key: ServiceKey) -> None:
+        """Read-back shows it gone: it is nobody's now."""
+        with self._store.transaction():
+            self._store.disown_services((key,))
+            for name in self._drains.pop(key, {}):
+                self._store.put_drain(key, name, None)
+        del self.owned[key]
+        self._looked.pop(key, None)
+        log.info("service %s: removed", name_service(key))
+
+    def _is_foreign(self, key: ServiceKey) -> None:
+        self._drop(key)
+        flag = {"tcp": "-t", "udp": "-u", "sctp": "--sctp-service"}[unpack_key(key).protocol.lower()]
+        name = name_service(key).partition(" ")[2]
+        message = (
+            f"IPVS service {name_service(key)} is in the kernel already and not ours; it is left alone. "
+            f"Delete it where it comes from (by hand: ipvsadm -D {flag} {name})"
+        )
+        self.foreign[key] = message
+        owners = self._intent.owner_of("ipvs", key)
+        if self._troubles.add(("ipvs", key), owners, Reason.FOREIGN_ENTRY, message, self._clock()):
+            log.warning("%s", message)
+
+    def _tell_drift(self, changes: list[Change[ServiceKey, ServiceRow]]) -> None:
+        if not self._audited or self.repairing:
+            return
+        for change in changes:
+            if change.key in self._expected or ("ipvs", change.key) in dict(self._troubles):
+                continue
+            if change.old is None:
+                if change.key in self.owned:
+                    log.warning("drift: service %s was gone; mended", name_service(change.key))
+                continue
+            log.warning("drift: service %s was changed (%s); mended", name_service(change.key), _difference(change))
+
+
+def _preview(key: ServiceKey, have: ServiceRow | None, want: ServiceRow) -> Preview:
+    detail = _difference(Change(key, have or b"", want))
+    if have is None:
+        head, servers = unpack_head(want), [unpack_destination(packed) for packed in destinations_of(want)]
+        listed = ", ".join(f"{s.address}:{s.port} weight {s.weight}" for s in servers[:10])
+        detail = f"{head.scheduler} to {listed}{', …' if len(servers) > 10 else ''}"
+    return Preview("add" if have is None else "change", f"service {name_service(key)}", detail)
+
+
+def _difference(change: Change[ServiceKey, ServiceRow]) -> str:
+    """What somebody changed, destination by destination."""
+    old, new = change.old or b"", change.new or b""
+    had = {destination_key(packed): packed for packed in destinations_of(old)}
+    want = {destination_key(packed): packed for packed in destinations_of(new)}
+    words = []
+    if old[:HEAD_SIZE] != new[:HEAD_SIZE]:
+        words.append("scheduler, flags or persistence")
+    for name in sorted(had.keys() | want.keys()):
+        if had.get(name) == want.get(name):
+            continue
+        server = unpack_destination(want.get(name) or had[name])
+        state = "gone" if name not in had else "added" if name not in want else "changed"
+        words.append(f"real server {server.address}:{server.port} {state}")
+    return ", ".join(words)

@@ -1,0 +1,127 @@
+"""Manifests as a source of plans: what a directory holds is planned here as the operator would plan it for a
+cluster.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from ipvs_agent.ledger import Owner
+from ipvs_agent.sources.directory import ManifestDirectory
+from ipvs_api.meta import ObjectKey, ObjectMeta
+from ipvs_api.node import IPVSNodeSpec
+from ipvs_api.plan import VirtualServicePlan, VirtualServicePlanSpec
+from ipvs_planner.claims import NOTHING, claims_of
+from ipvs_planner.compile import compile_virtual_service
+from ipvs_planner.compiled import Compiled, Outcome
+from ipvs_planner.index import Key
+from ipvs_planner.node_spec import compile_node
+from ipvs_planner.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one look brought.
+
+    ``plans``: changed ones, None for those to drain. ``errors``: file, object, field, in words.
+
+    ``recheck``: seconds until the directory wants another look; None: not on its own.
+    """
+
+    plans: Mapping[Owner, VirtualServicePlanSpec | None]
+    node: IPVSNodeSpec
+    errors: tuple[str, ...]
+    recheck: float | None
+
+
+def owner_of(key: Key) -> Owner:
+    return f"{key.namespace}/{key.name}"
+
+
+def merged(plans: tuple[VirtualServicePlan, ...]) -> VirtualServicePlanSpec:
+    """A plan's slices put together again."""
+    head = plans[0].spec
+    return replace(head, backends=tuple(b for plan in plans for b in plan.spec.backends), slice=0, slices=1)
+
+
+def concerns(plan: VirtualServicePlanSpec, node: str) -> bool:
+    """True where ``node`` directs for the plan or runs one of its real servers."""
+    return any(d.node == node for d in plan.directors) or any(b.node == node for b in plan.backends)
+
+
+class ManifestsSource:
+    """Plans of one directory for one node."""
+
+    def __init__(
+        self, path: Path, node: str, stored: Mapping[Owner, VirtualServicePlanSpec], spec: IPVSNodeSpec
+    ) -> None:
+        self.path, self.node, self._spec = path, node, spec
+        self.snapshot = Snapshot(trusted=True)
+        self.refusals: dict[Key, Compiled] = {}
+        """What was not accepted, or accepted with something to know; without plans."""
+        self._planned: set[Owner] = set(stored)
+        keys = {owner: Key(*owner.split("/", 1)) for owner in stored}
+        for owner, plan in stored.items():
+            self.snapshot.hold(keys[owner], claims_of([as_plan(plan)]))
+        self._directory = ManifestDirectory(path, (ObjectKey("VirtualService", *key) for key in keys.values()))
+
+    def look(self, now: float) -> Update:
+        """Read what changed and plan what it touches."""
+        changes = self._directory.look(now)
+        affected: set[Key] = set()
+        for declared in changes.put:
+            affected |= self.snapshot.put(declared)
+        for kind, namespace, name in changes.removed:
+            if kind == "VirtualService":
+                affected.add(Key(namespace, name))
+            affected |= self.snapshot.remove(kind, namespace, name)
+        plans: dict[Owner, VirtualServicePlanSpec | None] = {}
+        while affected:
+            key = min(affected)
+            affected.discard(key)
+            affected |= self._plan(key, plans)
+        errors = tuple(str(error) for error in changes.errors) + tuple(self._refused())
+        return Update(plans, self._node_spec(complete=changes.complete), errors, changes.recheck)
+
+    def _plan(self, key: Key, plans: dict[Owner, VirtualServicePlanSpec | None]) -> set[Key]:
+        """Compile one virtual service; whom else that concerns."""
+        compiled = compile_virtual_service(self.snapshot, key)
+        owner = owner_of(key)
+        self.refusals.pop(key, None)
+        if compiled.refusals or compiled.notes:
+            self.refusals[key] = replace(compiled, plans=())
+        if compiled.outcome is Outcome.KEPT:
+            return set()
+        plan = merged(compiled.plans) if compiled.plans else None
+        if plan is not None and concerns(plan, self.node):
+            plans[owner] = plan
+            self._planned.add(owner)
+        elif owner in self._planned:
+            plans[owner] = None
+            self._planned.discard(owner)
+        claims = compiled.claims if compiled.outcome is Outcome.PLANNED else NOTHING
+        return self.snapshot.hold(key, claims)
+
+    def _refused(self) -> list[str]:
+        return [
+            f"VirtualService {owner_of(key)}: {finding.reason}: {finding.message}"
+            for key, compiled in sorted(self.refusals.items())
+            for finding in compiled.refusals
+        ]
+
+    def _node_spec(self, *, complete: bool) -> IPVSNodeSpec:
+        """The node's own settings; while something cannot be read, no group that was known is forgotten."""
+        spec = compile_node(self.snapshot, self.node).spec
+        if not complete:
+            known = {group.name for group in spec.groups}
+            kept = tuple(group for group in self._spec.groups if group.name not in known)
+            spec = replace(spec, groups=spec.groups + kept)
+        self._spec = spec
+        return spec
+
+
+def as_plan(spec: VirtualServicePlanSpec) -> VirtualServicePlan:
+    """The object that a cluster would hold for a plan whose slices were put together."""
+    return VirtualServicePlan(ObjectMeta(f"{spec.virtual_service.namespace}.{spec.virtual_service.name}.0"), spec)

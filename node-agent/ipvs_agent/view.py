@@ -1,0 +1,142 @@
+"""What ``ipvs-agent status`` shows, asked of the running agent or worked out from the kernel and the last plans."""
+
+import logging
+from pathlib import Path
+
+import msgspec
+
+from ipvs_agent.agent import Agent, wall_clock
+from ipvs_agent.local_socket import ask
+from ipvs_agent.services import (
+    FWD_DIRECT,
+    FWD_LOCAL,
+    FWD_NAT,
+    FWD_TUNNEL,
+    destination_key,
+    destinations_of,
+    unpack_destination,
+    unpack_head,
+    unpack_key,
+)
+from ipvs_agent.services_pass import name_service
+from ipvs_agent.sources.manifests import as_plan
+from ipvs_agent.store import Store
+from ipvs_api.meta import ObjectMeta
+from ipvs_api.node import IPVSNode
+from ipvs_api.plan import VirtualServicePlan
+from ipvs_api.virtualservice import VirtualServiceStatus
+from ipvs_planner.compiled import Compiled, Outcome
+from ipvs_planner.fold import fold
+from ipvs_planner.index import Key
+
+SHOWN_SERVICES = 1000
+"""IPVS services whose counters one status shows at the most: each costs a request."""
+
+_FORWARDING = {FWD_NAT: "NAT", FWD_LOCAL: "local", FWD_TUNNEL: "TUN", FWD_DIRECT: "DR"}
+
+
+class ServerView(msgspec.Struct, frozen=True):
+    """One destination as the kernel has it."""
+
+    address: str
+    port: int
+    forwarding: str
+    weight: int
+    active: int
+    inactive: int
+
+
+class KernelView(msgspec.Struct, frozen=True):
+    """One IPVS service of ours as the kernel has it."""
+
+    name: str
+    address: str
+    port: int
+    protocol: str
+    scheduler: str
+    servers: tuple[ServerView, ...]
+
+
+class ServiceView(msgspec.Struct, frozen=True, rename="camel"):
+    """A VirtualService as far as a node knows it: everything but its ``spec``, which plans stand for."""
+
+    metadata: ObjectMeta
+    status: VirtualServiceStatus
+
+
+class View(msgspec.Struct, frozen=True):
+    """``running``: an agent answered; otherwise this is what was found without one."""
+
+    running: bool
+    node: IPVSNode
+    plans: tuple[VirtualServicePlan, ...]
+    services: tuple[ServiceView, ...]
+    kernel: tuple[KernelView, ...]
+    errors: tuple[str, ...]
+
+
+def ask_agent(path: Path) -> View | None:
+    """The running agent's view; None where none is running."""
+    answer = ask(path, "status")
+    return msgspec.json.decode(answer, type=View) if answer is not None else None
+
+
+def look(store: Store) -> View:
+    """The view without an agent: the last plans, compared with the kernel; nothing is written."""
+    logging.disable(logging.WARNING)
+    spec_node = store.node_name()
+    agent = Agent(spec_node, None, store)
+    with agent.looking():
+        agent.converger.preview()
+        agent.make_report()
+        return make_view(agent, running=False)
+
+
+def make_view(agent: Agent, *, running: bool) -> View:
+    """From what an agent knows and the kernel's counters now."""
+    plans = tuple(as_plan(plan) for _, plan in sorted(agent.store.plans()))
+    refused = agent.source.refusals if agent.source is not None else {}
+    keys = {Key(plan.spec.virtual_service.namespace, plan.spec.virtual_service.name): plan for plan in plans}
+    services = []
+    for key in sorted(keys.keys() | refused.keys()):
+        known = refused.get(key)
+        compiled = Compiled(
+            key,
+            known.outcome if known is not None else Outcome.PLANNED,
+            known.generation if known is not None else keys[key].spec.virtual_service.generation,
+            (keys[key],) if key in keys else (),
+            known.refusals if known is not None else (),
+            known.notes if known is not None else (),
+        )
+        status = fold(compiled, {agent.node: agent.status}, None, wall_clock(), here=agent.node)
+        services.append(ServiceView(ObjectMeta(key.name, key.namespace, generation=compiled.generation), status))
+    node = IPVSNode(ObjectMeta(agent.node), agent.spec, agent.status)
+    return View(running, node, plans, tuple(services), tuple(_kernel(agent)), agent.errors)
+
+
+def _kernel(agent: Agent) -> list[KernelView]:
+    keys = sorted(agent.converger.services.owned)[:SHOWN_SERVICES]
+    rows = agent.kernel.ipvs.read(keys)
+    activity = agent.kernel.ipvs.activity(keys)
+    found = []
+    for key in keys:
+        if key not in rows:
+            continue
+        servers = []
+        for packed in destinations_of(rows[key]):
+            server, counts = unpack_destination(packed), activity.get(key, {}).get(destination_key(packed))
+            forwarding = _FORWARDING.get(server.forwarding, str(server.forwarding))
+            servers.append(
+                ServerView(
+                    server.address,
+                    server.port,
+                    forwarding,
+                    server.weight,
+                    counts.active if counts is not None else 0,
+                    counts.inactive if counts is not None else 0,
+                )
+            )
+        protocol, address, port = unpack_key(key)
+        scheduler = unpack_head(rows[key]).scheduler
+        found.append(KernelView(name_service(key), address, port, protocol, scheduler, tuple(servers)))
+    return found

@@ -1,0 +1,95 @@
+"""From one VirtualService to its plans, or to the reasons why not. Pure and total."""
+
+from collections.abc import Iterator, Sequence
+
+from ipvs_api.labels import node_label, plan_name
+
+from ipvs_api.meta import ObjectMeta
+from ipvs_api.plan import (
+    Owner,
+    PlanAddress,
+    PlanPort,
+    VirtualServicePlan,
+    VirtualServicePlanSpec,
+)
+from ipvs_api.virtualservice import Forwarding, Persistence, ReturnPath, TunnelSpec
+from ipvs_planner.claims import Claims
+from ipvs_planner.compiled import Compiled, Outcome, refused
+from ipvs_planner.contention import gateway
+from ipvs_planner.groups import Directors
+from ipvs_planner.index import Key
+from ipvs_planner.intake import Intake
+from ipvs_planner.notes import notes_on, plan_scheduler
+from ipvs_planner.refusals import address_refusals, gateway_refusals, group_refusals, held_refusals, server_refusals
+from ipvs_planner.servers import Placed, concerned, place, slices
+from ipvs_planner.snapshot import Snapshot
+
+
+def compile_virtual_service(snapshot: Snapshot, key: Key) -> Compiled:
+    """What the nodes must do for ``key`` as things are. The same snapshot gives the same result, byte for byte.
+
+    A key that is not there is Withdrawn, without words.
+    """
+    intake = snapshot.service(key)
+    if intake is None:
+        return Compiled(key, Outcome.WITHDRAWN)
+    findings = [*intake.findings, *group_refusals(snapshot, key, intake.group)]
+    findings += held_refusals(snapshot, key, intake.group)
+    if findings:
+        return refused(key, intake.generation, tuple(findings))
+    directors = snapshot.directors[intake.group]
+    placed = place(snapshot, intake, directors.nodes)
+    findings += address_refusals(snapshot, key, intake)
+    findings += server_refusals(snapshot, intake, placed, directors.nodes)
+    findings += gateway_refusals(snapshot, key, intake)
+    if findings:
+        return refused(key, intake.generation, tuple(findings))
+    served = [entry for entry in placed if intake.forwarding is Forwarding.NAT or entry.reachable]
+    return Compiled(
+        key=key,
+        outcome=Outcome.PLANNED,
+        generation=intake.generation,
+        plans=tuple(_plans(snapshot, key, intake, directors, served)),
+        notes=tuple(notes_on(intake, placed, served)),
+        claims=Claims(intake.group, intake.vip_endpoints(), intake.return_endpoints()),
+    )
+
+
+def _plans(
+    snapshot: Snapshot, key: Key, intake: Intake, directors: Directors, served: Sequence[Placed]
+) -> Iterator[VirtualServicePlan]:
+    owner = Owner(key.namespace, key.name, intake.uid, intake.generation)
+    routed = intake.forwarding is Forwarding.NAT and intake.return_path is ReturnPath.GATEWAY
+    gateways = [gateway(snapshot, intake.group, len(vip.packed)) for vip in intake.vips] if routed else []
+    addresses = tuple(PlanAddress(vip.text, directors.holder) for vip in intake.vips)
+    ports = tuple(PlanPort(port.name, port.protocol, port.number) for port in intake.ports)
+    scheduler = plan_scheduler(intake, served)
+    persistence = Persistence(*intake.persistence) if intake.persistence is not None else None
+    parts = tuple(slices(served, tuple(port.target for port in intake.ports)))
+    for number, backends in enumerate(parts):
+        spec = VirtualServicePlanSpec(
+            virtual_service=owner,
+            director_group=intake.group,
+            addresses=addresses,
+            ports=ports,
+            forwarding=intake.forwarding,
+            scheduler=scheduler,
+            directors=directors.plan,
+            backends=backends,
+            slice=number,
+            slices=len(parts),
+            return_path=intake.return_path,
+            gateways=tuple(gateways),
+            tunnel=TunnelSpec(*intake.tunnel),
+            scheduler_flags=intake.scheduler_flags,
+            persistence=persistence,
+            one_packet=intake.one_packet,
+            allowed_sources=intake.sources,
+            drain_timeout_seconds=intake.drain_timeout_seconds,
+        )
+        meta = ObjectMeta(
+            name=plan_name(key.namespace, key.name, number),
+            namespace=snapshot.plan_namespace,
+            labels={node_label(node): "" for node in sorted(concerned(spec))},
+        )
+        yield VirtualServicePlan(metadata=meta, spec=spec)

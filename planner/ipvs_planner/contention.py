@@ -1,0 +1,107 @@
+"""Who gets what several virtual services ask for: the holder, then the oldest, then the first by name.
+
+A claim counts when its VirtualService could have what it asks for: it is well-formed, its group is there, usable,
+admits its namespace and contains the address. So nobody blocks an address that would be refused to him anyway.
+
+An address belongs to one namespace and group (several directors answering for one address is no sharing); within them
+each protocol and port belongs to one virtual service. Replies of one real server's endpoint go to one gateway.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ipvs_planner.claims import Owner
+from ipvs_planner.index import Key
+from ipvs_planner.packed import Endpoint, Packed, address_of
+from ipvs_planner.snapshot import Snapshot
+
+UNKNOWN_AGE = "~"
+"""Sorts behind every timestamp: an object without one (manifests) is older than none."""
+
+
+class Winner(NamedTuple):
+    """``holds``: it is programmed now. ``owner``: the namespace and group it has it under."""
+
+    key: Key
+    owner: Owner
+    holds: bool
+    created: str
+
+    @property
+    def standing(self) -> tuple[bool, str, Key]:
+        """What decides: the smallest wins."""
+        return (not self.holds, self.created or UNKNOWN_AGE, self.key)
+
+
+def address_owner(snapshot: Snapshot, address: Packed) -> Winner | None:
+    """Who an address belongs to; None: nobody whose claim counts."""
+    claims = [_claim_on_address(snapshot, key, address) for key in snapshot.stakes.on_address(address)]
+    return _best(claims)
+
+
+def vip_winner(snapshot: Snapshot, vip: Endpoint, owner: Owner) -> Winner | None:
+    """Who of an address's owner gets one protocol and port."""
+    claims = (_claim_on_vip(snapshot, key, vip) for key in snapshot.stakes.on_vip(vip))
+    return _best(claim for claim in claims if claim is not None and claim.owner == owner)
+
+
+def return_winner(snapshot: Snapshot, end: Endpoint) -> Winner | None:
+    """Who decides which gateway the replies of a real server's endpoint go to."""
+    return _best(_claim_on_return(snapshot, key, end) for key in snapshot.stakes.on_return(end))
+
+
+def gateway(snapshot: Snapshot, group: str, family: int) -> str:
+    """Where NAT ``Gateway`` replies of that family go; empty: nowhere."""
+    directors = snapshot.directors.get(group)
+    return directors.gateways.get(family, "") if directors is not None else ""
+
+
+def _best(claims: Iterable[Winner | None]) -> Winner | None:
+    return min((claim for claim in claims if claim is not None), key=lambda claim: claim.standing, default=None)
+
+
+def _claim_on_address(snapshot: Snapshot, key: Key, address: Packed) -> Winner | None:
+    vips = [vip for vip in snapshot.stake(key).vips if address_of(vip) == address]
+    return _best(_claim_on_vip(snapshot, key, vip) for vip in vips)
+
+
+def _claim_on_vip(snapshot: Snapshot, key: Key, vip: Endpoint) -> Winner | None:
+    facts, held = snapshot.facts(key), snapshot.held(key)
+    has = vip in held.vips
+    if facts is None:
+        return Winner(key, Owner(key.namespace, held.group), True, "") if has else None
+    moving = held.group not in ("", facts.owner.group)
+    if has and (facts.broken or moving):
+        # It stays programmed as it was until it can be accepted again.
+        return Winner(key, Owner(key.namespace, held.group), True, facts.created)
+    if moving or vip not in facts.vips or not admits(snapshot, facts.owner, address_of(vip), holds=has):
+        return None
+    return Winner(key, facts.owner, has, facts.created)
+
+
+def admits(snapshot: Snapshot, owner: Owner, address: Packed, *, holds: bool) -> bool:
+    """The owner's group lets it have the address; a group that cannot be used as written lets holders stay."""
+    group = snapshot.groups.get(owner.group)
+    if group is None:
+        return False
+    if group.findings:
+        return holds
+    return (snapshot.trusted or group.admits_namespace(owner.namespace)) and group.contains(address)
+
+
+def _claim_on_return(snapshot: Snapshot, key: Key, end: Endpoint) -> Winner | None:
+    facts, held = snapshot.facts(key), snapshot.held(key)
+    has = end in held.returns
+    if facts is None or (has and (facts.broken or held.group != facts.owner.group)):
+        return Winner(key, Owner(key.namespace, held.group), True, facts.created if facts else "") if has else None
+    if end not in facts.returns or not all(_wins(snapshot, key, facts.owner, vip) for vip in facts.vips):
+        return None
+    return Winner(key, facts.owner, has, facts.created)
+
+
+def _wins(snapshot: Snapshot, key: Key, owner: Owner, vip: Endpoint) -> bool:
+    first = address_owner(snapshot, address_of(vip)) if snapshot.stakes.disputed(address_of(vip)) else None
+    if first is not None and first.owner != owner:
+        return False
+    winner = vip_winner(snapshot, vip, owner)
+    return winner is not None and winner.key == key

@@ -1,0 +1,87 @@
+"""Who makes each real server able to take the traffic, and the plan's backends and slices that follow from it."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from ipvs_api.plan import SLICE_SERVERS, PlanBackend, PlanServer, ServerRole, VirtualServicePlanSpec
+from ipvs_api.virtualservice import Forwarding, ReturnPath
+from ipvs_planner.intake import Intake, Server
+from ipvs_planner.nodes import NodeFacts
+from ipvs_planner.snapshot import Snapshot
+
+
+class Placed(NamedTuple):
+    """A real server with its role; ``node`` None for a machine outside."""
+
+    server: Server
+    role: ServerRole
+    node: NodeFacts | None
+
+    @property
+    def reachable(self) -> bool:
+        """Directors have an address to forward to: its own, or one of its node in front of a second hop."""
+        if self.role is not ServerRole.SECOND_HOP or self.node is None:
+            return True
+        return any(len(own) == len(self.server.packed) for own in self.node.own)
+
+
+def place(snapshot: Snapshot, intake: Intake, directors: Sequence[str]) -> list[Placed]:
+    """Every real server in its place.
+
+    A Node's own address is a host; under DR and TUN one that directs for this group cannot be: it has the VIP already,
+    so what another director forwards to it takes the second hop. What lies in a podCIDR is behind that node.
+    """
+    directing = set(directors) if intake.forwarding is not Forwarding.NAT else set()
+    return [_place(snapshot, server, directing) for server in intake.servers]
+
+
+def _place(snapshot: Snapshot, server: Server, directing: set[str]) -> Placed:
+    node = snapshot.nodes.whose(server.packed)
+    if node is not None:
+        return Placed(server, ServerRole.SECOND_HOP if node.name in directing else ServerRole.HOST, node)
+    node = snapshot.nodes.around(server.packed)
+    if node is not None:
+        return Placed(server, ServerRole.SECOND_HOP, node)
+    return Placed(server, ServerRole.MACHINE, None)
+
+
+def slices(placed: Sequence[Placed], ports: tuple[int, ...]) -> Iterator[tuple[PlanBackend, ...]]:
+    """Backends sorted by node, machines first, in slices of ``SLICE_SERVERS`` real servers; at least one slice."""
+    rows = sorted(placed, key=_order)
+    for start in range(0, len(rows) or 1, SLICE_SERVERS):
+        yield tuple(_backends(rows[start : start + SLICE_SERVERS], ports))
+
+
+def _order(entry: Placed) -> tuple[str, str, int, bytes]:
+    node = entry.node.name if entry.node is not None else ""
+    return node, entry.role, len(entry.server.packed), entry.server.packed
+
+
+def _backends(rows: Sequence[Placed], ports: tuple[int, ...]) -> Iterator[PlanBackend]:
+    start = 0
+    for end in range(1, len(rows) + 1):
+        _, role, node = rows[start]
+        if end < len(rows) and rows[end].role is role and rows[end].node is node:
+            continue
+        yield PlanBackend(
+            role=role,
+            servers=tuple(_plan_server(row.server, ports) for row in rows[start:end]),
+            node=node.name if node is not None else "",
+            addresses=node.addresses if node is not None else (),
+        )
+        start = end
+
+
+def _plan_server(server: Server, ports: tuple[int, ...]) -> PlanServer:
+    return PlanServer(server.text, ports, server.weight, server.max_connections, server.resume_connections)
+
+
+def concerned(spec: VirtualServicePlanSpec) -> set[str]:
+    """The nodes that have something to do for a plan: directors always, the real servers' where it is not plain NAT.
+
+    Under NAT with Masquerade a real server needs nothing of its own.
+    """
+    nodes = {director.node for director in spec.directors}
+    if spec.forwarding is not Forwarding.NAT or spec.return_path is ReturnPath.GATEWAY:
+        nodes.update(backend.node for backend in spec.backends if backend.role is not ServerRole.MACHINE)
+    return nodes

@@ -1,0 +1,235 @@
+"""What people declared and what is programmed, indexed so that one change costs what it touches.
+
+``Snapshot`` is kept up to date by ``put``, ``remove`` and ``hold``; each answers with the virtual services that have to
+be compiled again. It does no IO and never refuses: what is wrong with an object is told when it is compiled.
+
+A VirtualService is kept encoded (about 500 bytes with ten real servers), beside the few facts that other virtual
+services are compared with.
+"""
+
+from collections.abc import Iterable, Iterator
+from sys import intern
+
+import msgspec
+
+from ipvs_api.core import Node
+from ipvs_api.directorgroup import DirectorGroup
+from ipvs_api.virtualservice import VirtualService
+from ipvs_planner.claims import NOTHING, Claims, Owner, Stake, Stakes
+from ipvs_planner.groups import Directors, GroupFacts, directors_of, group_facts
+from ipvs_planner.index import Index, Key
+from ipvs_planner.intake import Intake, take_in
+from ipvs_planner.nodes import NodeFacts, Nodes, node_facts
+from ipvs_planner.packed import Endpoint, Packed
+
+Declared = VirtualService | DirectorGroup | Node
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Intake)
+
+
+class ServiceFacts(msgspec.Struct, frozen=True, gc=False):
+    """What others are compared with. ``broken``: refused as it is written; then it asks for nothing."""
+
+    owner: Owner
+    created: str
+    broken: bool
+    vips: tuple[Endpoint, ...]
+    returns: tuple[Endpoint, ...]
+    encoded: bytes
+
+
+class Snapshot:
+    """``trusted``: whoever writes the objects is the administrator (a manifests directory), so the groups' policies on
+    namespaces and static backends do not apply. ``plan_namespace``: where plans live."""
+
+    def __init__(self, *, trusted: bool = False, plan_namespace: str = "") -> None:
+        self.trusted = trusted
+        self.plan_namespace = plan_namespace
+        self.nodes = Nodes()
+        self.groups: dict[str, GroupFacts] = {}
+        self.directors: dict[str, Directors] = {}
+        self.stakes = Stakes()
+        self._services: dict[Key, ServiceFacts] = {}
+        self._held: dict[Key, Claims] = {}
+        self._owners: dict[Owner, Owner] = {}
+        self._servers: Index[Packed] = Index()
+
+    def keys(self) -> Iterator[Key]:
+        """Every VirtualService that was put and not removed."""
+        return iter(self._services)
+
+    def facts(self, key: Key) -> ServiceFacts | None:
+        return self._services.get(key)
+
+    def service(self, key: Key) -> Intake | None:
+        """The VirtualService itself, decoded (about 10 µs)."""
+        facts = self._services.get(key)
+        return _DECODER.decode(facts.encoded) if facts is not None else None
+
+    def held(self, key: Key) -> Claims:
+        """What it is programmed with, as far as the caller said so."""
+        return self._held.get(key, NOTHING)
+
+    def put(self, declared: Declared) -> set[Key]:
+        """Add or replace; who has to be compiled again (nobody where nothing that counts has changed)."""
+        if isinstance(declared, VirtualService):
+            return self._put_service(declared)
+        if isinstance(declared, DirectorGroup):
+            return self._put_group(group_facts(declared))
+        return self._put_node(node_facts(declared))
+
+    def remove(self, kind: str, namespace: str, name: str) -> set[Key]:
+        """Forget an object; who has to be compiled again, a removed VirtualService itself included.
+
+        What a removed VirtualService held is free. Where something must be kept for it, ``hold`` it again.
+        """
+        if kind == "VirtualService":
+            return self._remove_service(Key(namespace, name))
+        if kind == "DirectorGroup":
+            return self._remove_group(name)
+        if kind == "Node":
+            return self._remove_node(name)
+        return set()
+
+    def hold(self, key: Key, claims: Claims) -> set[Key]:
+        """Say what ``key`` is programmed with (``Compiled.claims``, ``claims_of``): holders win. ``Claims()``: nothing.
+
+        Who has to be compiled again. A key that was never put may hold too: its addresses are not free yet.
+        """
+        before = self.held(key)
+        if claims == before:
+            return set()
+        old = self.stake(key)
+        if claims == NOTHING:
+            del self._held[key]
+        else:
+            self._held[key] = claims
+        changed = {key} if claims.group != before.group and before != NOTHING else set()
+        return self._restake(key, old) | (changed & self._services.keys())
+
+    def _put_service(self, service: VirtualService) -> set[Key]:
+        intake = take_in(service)
+        key = Key(intern(service.metadata.namespace), service.metadata.name)
+        encoded = _ENCODER.encode(intake)
+        before = self._services.get(key)
+        if before is not None and before.encoded == encoded:
+            return set()
+        broken = bool(intake.findings)
+        owner = Owner(key.namespace, intake.group)
+        old = self.stake(key)
+        self._unlist_servers(key)
+        self._services[key] = ServiceFacts(
+            owner=self._owners.setdefault(owner, owner),
+            created=intake.created,
+            broken=broken,
+            vips=() if broken else intake.vip_endpoints(),
+            returns=() if broken else intake.return_endpoints(),
+            encoded=encoded,
+        )
+        for server in intake.servers:
+            self._servers.add(server.packed, key)
+        return {key} | self._restake(key, old)
+
+    def _remove_service(self, key: Key) -> set[Key]:
+        if key not in self._services:
+            return self.hold(key, NOTHING)
+        old = self.stake(key)
+        self._unlist_servers(key)
+        del self._services[key]
+        self._held.pop(key, None)
+        return {key} | self._restake(key, old)
+
+    def _unlist_servers(self, key: Key) -> None:
+        intake = self.service(key)
+        for server in intake.servers if intake is not None else ():
+            self._servers.discard(server.packed, key)
+
+    def _put_group(self, facts: GroupFacts) -> set[Key]:
+        if self.groups.get(facts.name) == facts:
+            return set()
+        self.groups[facts.name] = facts
+        self.directors[facts.name] = directors_of(facts, self.nodes.facts.values())
+        return self._spread(self._members(facts.name))
+
+    def _remove_group(self, name: str) -> set[Key]:
+        if self.groups.pop(name, None) is None:
+            return set()
+        del self.directors[name]
+        return self._spread(self._members(name))
+
+    def _put_node(self, facts: NodeFacts) -> set[Key]:
+        before = self.nodes.facts.get(facts.name)
+        if before == facts:
+            return set()
+        self.nodes.put(facts)
+        moved = before is None or (before.own, before.behind) != (facts.own, facts.behind)
+        touched = {*self._named(before), *self._named(facts)} if moved else set()
+        return self._spread(touched | self._redirected())
+
+    def _remove_node(self, name: str) -> set[Key]:
+        before = self.nodes.facts.get(name)
+        if before is None:
+            return set()
+        self.nodes.remove(name)
+        return self._spread({*self._named(before), *self._redirected()})
+
+    def _redirected(self) -> set[Key]:
+        """Members of the groups whose directors, their addresses or gateways are not what they were."""
+        affected: set[Key] = set()
+        for name, facts in self.groups.items():
+            directors = directors_of(facts, self.nodes.facts.values())
+            if directors != self.directors[name]:
+                self.directors[name] = directors
+                affected |= self._members(name)
+        return affected
+
+    def _named(self, node: NodeFacts | None) -> Iterator[Key]:
+        """Virtual services with a real server or an address that is this node's own, or a real server behind it."""
+        if node is None:
+            return
+        for address in node.own:
+            yield from self._servers[address]
+            yield from self.stakes.on_address(address)
+        for prefix in node.behind:
+            few = 1 << prefix.shift <= len(self._servers)
+            candidates: Iterable[Packed] = prefix.addresses() if few else tuple(self._servers)
+            for address in candidates:
+                if few or prefix.holds(address):
+                    yield from self._servers[address]
+
+    def _members(self, group: str) -> set[Key]:
+        """Those that name the group, and those that are programmed for it."""
+        named = {key for key, facts in self._services.items() if facts.owner.group == group}
+        return named | {key for key, claims in self._held.items() if claims.group == group}
+
+    def stake(self, key: Key) -> Stake:
+        """What it asks for together with what it has."""
+        facts, held = self._services.get(key), self.held(key)
+        had = Stake(
+            frozenset((Owner(key.namespace, held.group),)) if held.vips else frozenset(), held.vips, held.returns
+        )
+        if facts is None:
+            return had
+        asked = Stake(frozenset((facts.owner,)) if facts.vips else frozenset(), facts.vips, facts.returns)
+        if held == NOTHING or asked == had:
+            return asked
+        return Stake(
+            asked.owners | had.owners,
+            tuple({*asked.vips, *had.vips}),
+            tuple({*asked.returns, *had.returns}),
+        )
+
+    def _restake(self, key: Key, old: Stake) -> set[Key]:
+        """Bring the stakes up to date after a change of ``key``; its rivals before and after."""
+        affected = {*self.stakes.vip_rivals(old), *self.stakes.return_rivals(old)}
+        new = self.stake(key)
+        if new != old:
+            self.stakes.replace(key, old, new)
+        return self._spread(affected.union(self.stakes.return_rivals(new), self.stakes.vip_rivals(new)))
+
+    def _spread(self, keys: set[Key]) -> set[Key]:
+        """``keys`` and whoever may win or lose with them: first addresses, then, by who has those, gateways."""
+        affected = keys.union(*(self.stakes.vip_rivals(self.stake(key)) for key in keys))
+        affected.update(*(self.stakes.return_rivals(self.stake(key)) for key in tuple(affected)))
+        return affected & self._services.keys()

@@ -1,0 +1,10 @@
+"""What all tests share."""
+
+from ipvs_lab.machine import inside
+
+if not inside():  # in a lab kernel Hypothesis would take 1.5 s to import, for tests that may not use it
+    from hypothesis import settings
+
+    # How long one example takes says more about the machine than about us.
+    settings.register_profile("project", deadline=None)
+    settings.load_profile("project")
