@@ -23,7 +23,7 @@ $(READY): requirements/dev.txt pyproject.toml lab/pyproject.toml
 	  || { echo "Python cannot make virtual environments: sudo apt-get install python3-venv"; exit 1; }
 	@echo "making the virtual environment in $(VENV) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --require-hashes -r requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e . -e lab
 	@touch $@
 

@@ -12,7 +12,7 @@ from msgspec import inspect
 from ipvs_api.meta import Shape
 
 Check = Callable[[Any], bool]
-"""Of plain values that msgspec has converted to the type already."""
+"""Of plain values that msgspec has converted to the type already, fields that are null left out."""
 
 
 @cache
@@ -36,7 +36,7 @@ def _check(type_: inspect.Type) -> Check | None:
             return _each(_check(type_.item_type))
         case inspect.UnionType():
             checks = [check for member in type_.types if (check := _check(member)) is not None]
-            return _unless_none(checks[0]) if checks else None
+            return checks[0] if checks else None
         case _:
             return None
 
@@ -47,7 +47,7 @@ def _fields(fields: Mapping[str, Check | None]) -> Check:
             if key not in fields:
                 return False
             inner = fields[key]
-            if inner is not None and not inner(item):
+            if inner is not None and item is not None and not inner(item):
                 return False
         return True
 
@@ -56,10 +56,6 @@ def _fields(fields: Mapping[str, Check | None]) -> Check:
 
 def _each(inner: Check | None) -> Check | None:
     return None if inner is None else lambda value: all(map(inner, value))
-
-
-def _unless_none(inner: Check) -> Check:
-    return lambda value: value is None or inner(value)
 
 
 def _marked(inner: Check | None, marks: Mapping[str, Any]) -> Check | None:

@@ -71,6 +71,8 @@ def _repetitions(schema: dict[str, Any], items: list[Any], path: Path) -> Iterat
     first: dict[str, int] = {}
     for index, item in enumerate(items):
         identity = item.get(keys[0]) if keys and isinstance(item, dict) else item
+        if identity is None:
+            continue
         earlier = first.setdefault(json.dumps(identity, default=str, sort_keys=True), index)
         if earlier != index:
             where = field_text((*path, earlier, *keys))

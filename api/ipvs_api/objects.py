@@ -42,14 +42,15 @@ def decode(value: Any) -> Declared | Refusal:
     kind: str = value["kind"]
     written = value if kind == "Node" else {name: part for name, part in value.items() if name != "status"}
     try:
-        return _in_namespace(_convert(written, kind))
+        object_ = _convert(written, kind)
     except msgspec.ValidationError:
-        pass
-    try:
-        return _in_namespace(_convert(without_nulls(written), kind))
-    except msgspec.ValidationError as error:
-        found = faults(kind, written) or [Fault((), str(error))]
-        return Refusal(_key(value), tuple(found))
+        try:
+            object_ = _convert(without_nulls(written), kind)
+        except msgspec.ValidationError as error:
+            return _refusal(value, written, str(error))
+    if isinstance(object_, Node) or is_closed(type(object_))(written):
+        return _in_namespace(object_)
+    return _refusal(value, written, "an unknown field, or a list item twice")
 
 
 _DECLARED: dict[str, type[Declared]] = {
@@ -63,10 +64,12 @@ _ISTIO = "networking.istio.io"
 
 
 def _convert(value: dict[str, Any], kind: str) -> Declared:
-    object_ = msgspec.convert(value, _DECLARED[kind])
-    if not isinstance(object_, Node) and not is_closed(type(object_))(value):
-        raise msgspec.ValidationError("an unknown field, or a list item twice")
-    return object_
+    return msgspec.convert(value, _DECLARED[kind])
+
+
+def _refusal(value: dict[str, Any], written: dict[str, Any], problem: str) -> Refusal:
+    """All that the schema finds; ``problem`` is for what it does not see."""
+    return Refusal(_key(value), tuple(faults(value["kind"], written)) or (Fault((), problem),))
 
 
 def _in_namespace(object_: Declared) -> Declared:

@@ -51,7 +51,10 @@ def json_schema(kind: str) -> dict[str, Any]:
     schema: dict[str, Any] = _json_schema(openapi_schema(kind))
     metadata = msgspec.json.schema(ObjectMeta)["$defs"]["ObjectMeta"]
     properties = {name: part for name, part in schema["properties"].items() if name != "status"}
-    return schema | {"properties": properties | {"metadata": metadata}}
+    return schema | {
+        "properties": properties | {"metadata": metadata},
+        "required": ["metadata", *schema.get("required", ())],
+    }
 
 
 def _json_schema(part: Any) -> Any:

@@ -1,6 +1,6 @@
 """Where single nodes of a YAML document stand, for those who have to be told."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from yaml.error import YAMLError
@@ -44,7 +44,15 @@ def locate(text: str, start_line: int, paths: Collection[Path]) -> dict[Path, No
     """
     wanted = {path[:length] for path in paths for length in range(len(path) + 1)}
     found = {(): Node(Place(start_line, 1), Place(start_line, 1))} | _find(text, start_line, wanted)
-    return {path: next(found[path[:n]] for n in range(len(path), -1, -1) if path[:n] in found) for path in paths}
+    return {path: _nearest(found, path) for path in paths}
+
+
+def _nearest(found: Mapping[Path, Node], path: Path) -> Node:
+    if path in found:
+        return found[path]
+    length = next(length for length in range(len(path) - 1, -1, -1) if path[:length] in found)
+    parent = found[path[:length]].value
+    return Node(parent, parent)
 
 
 def _find(text: str, start_line: int, wanted: Collection[Path]) -> dict[Path, Node]:

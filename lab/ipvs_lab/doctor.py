@@ -16,6 +16,7 @@ from ipvs_lab.run import native_obstacle
 
 SHARED_MEMORY = 1 << 30  # bytes in /dev/shm that a lab kernel can do with
 PTRACE_TRACEME = 0
+OWN = "this machine's own release"
 
 
 @dataclass(frozen=True)
@@ -98,17 +99,14 @@ def look_at_source(kernel: Path | None) -> Finding:
         return Finding("kernel source", "not needed, there is a kernel")
     if given := os.environ.get(source.TARBALL):
         return Finding("kernel source", given, "" if Path(given).is_file() else f"{source.TARBALL} must name a file")
-    if own := source.suitable(source.apt(["apt-cache", "pkgnames", "linux-source-"], None).split()):
-        return Finding("kernel source", f"{own[0]}, of this machine's own release")
     if not shutil.which("apt-get"):
         return Finding("kernel source", "no apt-get here", source.WAY_OUT)
     with tempfile.TemporaryDirectory() as directory:
         try:
-            mirror = source.find_mirror(Path(directory))
+            package, private = source.locate(Path(directory))
         except LabError as error:
-            return Finding("kernel source", f"the mirror does not answer: {error}", source.WAY_OUT)
-    found = f"{source.SUITE} at {mirror}" if mirror else "no Debian mirror in apt's sources"
-    return Finding("kernel source", found, "" if mirror else source.WAY_OUT)
+            return Finding("kernel source", f"out of reach: {error}", source.WAY_OUT)
+    return Finding("kernel source", f"{package} of {source.SUITE if private else OWN}")
 
 
 def look_at_kernel() -> tuple[Path | None, Finding]:

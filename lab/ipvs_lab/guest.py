@@ -217,6 +217,7 @@ def guest_main(directory: str) -> None:
         job = json.load(file)
     try:
         mount_system(job["keep"], native=False)
+        socket.sethostname("lab")
         loopback_up()
         os.environ.clear()
         os.environ.update(job["environment"])

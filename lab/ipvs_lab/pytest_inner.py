@@ -20,7 +20,7 @@ EVIDENCE = Path("build/lab")  # below pytest's root directory
 
 def evidence_directory(root: Path, nodeid: str) -> Path:
     """Where evidence of a failed test goes."""
-    return root / EVIDENCE / re.sub(r"[^\w.=-]+", "_", nodeid).strip("_")
+    return root / EVIDENCE / re.sub(r"[^\w.=-]+", "_", nodeid).strip("_")[:180]
 
 
 class TookTooLongError(Exception):

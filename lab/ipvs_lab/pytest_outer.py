@@ -96,7 +96,7 @@ class Outer:
                 self.kernel = choose_kernel(native=native)
         except LabError as error:
             raise pytest.UsageError(str(error)) from None
-        cache = self.config.cache
+        cache = getattr(self.config, "cache", None)  # absent with -p no:cacheprovider
         known: dict[str, float] = cache.get(DURATIONS, {}) if cache else {}
         cases = [Case(nodeid, native or self.needs_real_time(item)) for nodeid, item in self.items.items()]
         workers = [Worker(batches) for batches in split(cases, max(1, self.config.option.lab_workers), known)]

@@ -1,5 +1,6 @@
 """`ipvs-lab run`: one program as root in one lab kernel, with its output and exit status coming out."""
 
+import contextlib
 import os
 import resource
 import shutil
@@ -43,11 +44,13 @@ def native_obstacle() -> str:
     return ""
 
 
-def copy(source: IO[bytes], target: IO[bytes]) -> None:
-    """Pass on what comes until the other side is closed."""
+def copy(source: IO[bytes], target: int) -> None:
+    """Pass on what comes until the other side is closed. A reader of ours that has gone stops nothing."""
     while data := os.read(source.fileno(), 65536):
-        target.write(data)
-        target.flush()
+        view = memoryview(data)
+        with contextlib.suppress(BrokenPipeError):
+            while view:
+                view = view[os.write(target, view) :]
 
 
 def run_job(
@@ -58,11 +61,11 @@ def run_job(
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     threads = []
     ends = []
-    for target in (sys.stdout, sys.stderr):
+    for target in (sys.stdout.fileno(), sys.stderr.fileno()):
         reader, writer = os.pipe()
         ends.append(writer)
         source = os.fdopen(reader, "rb", buffering=0)
-        threads.append(threading.Thread(target=copy, args=(source, target.buffer), daemon=True))
+        threads.append(threading.Thread(target=copy, args=(source, target), daemon=True))
         threads[-1].start()
     machine = Machine(kernel, job, memory=memory, virtual_time=virtual_time, stdout=ends[0], stderr=ends[1])
     with machine:

@@ -101,6 +101,12 @@ def obtain(directory: Path) -> Source:
     release, or one of Debian's backports. LabError with the way out when there is none."""
     if given := os.environ.get(TARBALL):
         return from_tarball(Path(given))
+    return download(directory, *locate(directory))
+
+
+def locate(directory: Path) -> tuple[str, Path | None]:
+    """The source package to take, and the apt configuration that knows it: None for the machine's own, else one in
+    `directory`. LabError with the way out when there is none."""
     configuration = None
     packages = suitable(apt(["apt-cache", "pkgnames", "linux-source-"], None).split())
     if not packages:
@@ -114,7 +120,7 @@ def obtain(directory: Path) -> Source:
         packages = suitable(apt(["apt-cache", "pkgnames", "linux-source-"], configuration).split())
     if not packages:
         raise LabError(f"neither this machine's release nor {SUITE} has a linux-source from 7.2 to 7.x: {WAY_OUT}")
-    return download(directory, packages[0], configuration)
+    return packages[0], configuration
 
 
 def from_tarball(path: Path) -> Source:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ipvs_agent.desired.share import Reason
 from ipvs_agent.intent import Dirty, Intent
-from ipvs_agent.kernel.nft import NftError
+from ipvs_agent.kernel.nft_program import NftError
 from ipvs_agent.kernel.whole import Kernel
 from ipvs_agent.preview import Preview
 from ipvs_agent.rows import AddressKey, HopKey, NftKey, SysctlRow
@@ -104,15 +104,15 @@ class Converger:
         for name in ("links", "sysctls", "fou"):
             self._write(name, ups=True)
         self._write_nft(ups=True)
+        for name in ("routes", "rules"):
+            self._write(name, ups=True)
         drained = self.services.step()
         self.touch(self.intent.settle(drained, now))
-        for name in ("routes", "rules", "addresses"):
-            self._write(name, ups=True)
-        for name in ("addresses", "rules", "routes"):
-            self._write(name, ups=False)
+        self._write("addresses", ups=True)
+        self._write("addresses", ups=False)
         self._write_nft(ups=False)
         self.services.remove()
-        for name in ("fou", "links"):
+        for name in ("rules", "routes", "fou", "links"):
             self._write(name, ups=False)
         self._started = True
         more = self.services.more or any(self._dirty.values())
@@ -122,11 +122,11 @@ class Converger:
     def preview(self) -> list[Preview]:
         """What the passes would change, in their order; nothing is written."""
         self._refresh()
-        ground = ("links", "sysctls", "fou", "elements", "hops")
+        ground = ("links", "sysctls", "fou", "elements", "hops", "routes", "rules")
         ups = [view for name in ground for view in self._preview(name, ups=True)]
         ups += self.services.preview()
-        ups += [view for name in ("routes", "rules", "addresses") for view in self._preview(name, ups=True)]
-        order = ("addresses", "rules", "routes", "elements", "hops", "fou", "links")
+        ups += self._preview("addresses", ups=True)
+        order = ("addresses", "elements", "hops", "rules", "routes", "fou", "links")
         return ups + [view for name in order for view in self._preview(name, ups=False)]
 
     def _preview(self, name: str, *, ups: bool) -> Iterator[Preview]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipvs_agent.ledger import TABLES
-from ipvs_agent.rows import KernelState, NftKey, ServiceKey, ServiceRow
+from ipvs_agent.rows import KernelState, NftKey, NftRow, ServiceKey, ServiceRow
 from ipvs_agent.services import HEAD_SIZE, Key, unpack_key
 
-FLOW_SETS = ("open", "restricted", "sources", "masquerade", "untracked")
+FLOW_SETS = ("open", "restricted", "sources", "masquerade", "untracked", "tracked")
 """Sets whose elements begin with VIP, protocol and port of one service."""
 
 
@@ -54,7 +54,7 @@ def leave_behind(
     director = _difference(old_director, wanted, lambda table, key: _director_lingers(table, key, gone, new_director))
     if gone:
         director.ipvs = {key: without_destinations(old_director.ipvs[key]) for key in gone}
-    converted = _difference(old_director, wanted, lambda table, key: _is_masquerade(table, key) and not gone)
+    converted = _converted(old_director, new_director)
     if not director.is_empty():
         found.append(Lingering(owner, director, gone, 0.0))
     if not converted.is_empty():
@@ -93,9 +93,19 @@ def _serves(state: KernelState, address: str) -> bool:
     return any(unpack_key(service).address == address for service in state.ipvs)
 
 
-def _is_masquerade(table: str, key: Any) -> bool:
-    """Established flows need their masquerade mark's set while the raw chain would otherwise untrack them."""
-    return table == "elements" and isinstance(key, NftKey) and key.set.startswith("masquerade")
+def _converted(old: KernelState, new: KernelState) -> KernelState:
+    """What established connections of another forwarding method need on the director.
+
+    Flows that were masqueraded and will be untracked: they lose their translation without tracking. Next hops of DR:
+    connections keep the method they began with.
+    """
+    left = KernelState()
+    for key in old.elements:
+        if key.set.startswith("masquerade") and NftKey(f"untracked{key.set[-1]}", key.element) in new.elements:
+            left.elements[NftKey(f"tracked{key.set[-1]}", key.element)] = NftRow()
+    left.routes = {key: row for key, row in old.routes.items() if key not in new.routes}
+    left.rules = {key: row for key, row in old.rules.items() if key not in new.rules} if left.routes else {}
+    return left
 
 
 def _names_address(table: str, key: Any, addresses: set[str]) -> bool:

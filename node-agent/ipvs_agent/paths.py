@@ -24,7 +24,8 @@ def gateways_of(plan: VirtualServicePlanSpec, node: str) -> set[tuple[int, str]]
 
 def found(routes: Mapping[RouteKey, RouteRow]) -> dict[tuple[int, str], int]:
     """The numbers that the kernel's own routes show, so that they survive a restart."""
-    return {(key.family, row.gateway): key.table - ROUTE_TABLE_BASE for key, row in routes.items()}
+    paths = {key: row for key, row in routes.items() if key.table != ROUTE_TABLE_BASE}
+    return {(key.family, row.gateway): key.table - ROUTE_TABLE_BASE for key, row in paths.items()}
 
 
 def allocate(paths: Paths, wanted: set[tuple[int, str]], used: set[tuple[int, str]]) -> dict[tuple[int, str], int]:

@@ -26,7 +26,7 @@ TUNNEL_PREFIX = "ivt-"
 NFT_TABLE = "ipvs-operator"
 
 ROUTE_TABLE_BASE = 11800
-"""Routing table of return path *n* (1..7): this plus *n*."""
+"""Routing table of a director's DR real servers; of return path *n* (1..7): this plus *n*."""
 
 RULE_PRIORITY = 11800
 """Our rules stand before ``main`` (32766) and behind what administrators usually write below 10000."""
@@ -102,10 +102,13 @@ class RouteRow(NamedTuple):
 
 
 class RuleKey(NamedTuple):
+    """``local``: only for what this host sends itself, IPVS's packets among them (``iif lo``)."""
+
     family: int
     priority: int
     mark: int
     mask: int
+    local: bool = False
 
 
 class RuleRow(NamedTuple):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ipvs_api.plan import VirtualServicePlan
 from ipvs_api.virtualservice import ReturnPath
-from ipvs_planner.index import Index, Key
+from ipvs_planner.index import Index, Key, Party
 from ipvs_planner.packed import Endpoint, Packed, address_of, endpoint, parse_address
 
 
@@ -45,17 +45,10 @@ def _return_endpoints(plan: VirtualServicePlan) -> Iterator[Endpoint]:
                     yield endpoint(address.packed, port.protocol, number)
 
 
-class Owner(NamedTuple):
-    """An address belongs to one namespace and, since the directors answer for it, to one group."""
-
-    namespace: str
-    group: str
-
-
 class Stake(NamedTuple):
-    """All that one virtual service asks for or has, under the owners it does so for (two while its group changes)."""
+    """What one virtual service asks for, or has, under one owner."""
 
-    owners: frozenset[Owner] = frozenset()
+    party: Party
     vips: tuple[Endpoint, ...] = ()
     returns: tuple[Endpoint, ...] = ()
 
@@ -68,68 +61,42 @@ class Stakes:
     """Who has a stake in what."""
 
     def __init__(self) -> None:
-        self._vips: Index[Endpoint] = Index()
-        self._returns: Index[Endpoint] = Index()
-        self._addresses: Index[Packed] = Index()
-        self._owners: dict[Packed, dict[Owner, int]] = {}
+        self.vips: Index[Endpoint] = Index()
+        self.returns: Index[Endpoint] = Index()
+        self.addresses: Index[Packed] = Index()
 
-    def replace(self, key: Key, old: Stake, new: Stake) -> None:
-        for vip in old.vips:
-            self._vips.discard(vip, key)
-        for end in old.returns:
-            self._returns.discard(end, key)
-        for address in old.addresses:
-            self._addresses.discard(address, key)
-            owners = self._owners[address]
-            for owner in old.owners:
-                owners[owner] -= 1
-                if not owners[owner]:
-                    del owners[owner]
-            if not owners:
-                del self._owners[address]
-        for vip in new.vips:
-            self._vips.add(vip, key)
-        for end in new.returns:
-            self._returns.add(end, key)
-        for address in new.addresses:
-            self._addresses.add(address, key)
-            owners = self._owners.setdefault(address, {})
-            for owner in new.owners:
-                owners[owner] = owners.get(owner, 0) + 1
-
-    def on_address(self, address: Packed) -> tuple[Key, ...]:
-        return self._addresses[address]
-
-    def on_vip(self, vip: Endpoint) -> tuple[Key, ...]:
-        return self._vips[vip]
-
-    def on_return(self, end: Endpoint) -> tuple[Key, ...]:
-        return self._returns[end]
-
-    def vip_shared(self, vip: Endpoint) -> bool:
-        return self._vips.shared(vip)
-
-    def return_shared(self, end: Endpoint) -> bool:
-        return self._returns.shared(end)
-
-    def disputed(self, address: Packed) -> bool:
-        """Several namespaces or groups have a stake in it."""
-        return len(self._owners.get(address, ())) > 1
-
-    def vip_rivals(self, stake: Stake) -> Iterator[Key]:
-        """Whoever may win or lose a VIP when ``stake`` changes, its own virtual service among them."""
+    def add(self, stake: Stake) -> None:
         for address in stake.addresses:
-            if self.disputed(address):
-                yield from self._addresses[address]
+            self.addresses.add(address, stake.party)
         for vip in stake.vips:
-            if self._vips.shared(vip):
-                yield from self._vips[vip]
-
-    def return_rivals(self, stake: Stake) -> Iterator[Key]:
-        """Whoever sends replies of the same real servers' endpoints to a gateway."""
+            self.vips.add(vip, stake.party)
         for end in stake.returns:
-            if self._returns.shared(end):
-                yield from self._returns[end]
+            self.returns.add(end, stake.party)
+
+    def discard(self, stake: Stake) -> None:
+        for address in stake.addresses:
+            self.addresses.discard(address, stake.party)
+        for vip in stake.vips:
+            self.vips.discard(vip, stake.party)
+        for end in stake.returns:
+            self.returns.discard(end, stake.party)
+
+    def vip_rivals(self, stakes: Iterable[Stake]) -> Iterator[Key]:
+        """Whoever may win or lose a VIP when ``stakes`` change, their own virtual service among them."""
+        for stake in stakes:
+            for address in stake.addresses:
+                if self.addresses.disputed(address):
+                    yield from self.addresses[address]
+            for vip in stake.vips:
+                if self.vips.shared(vip):
+                    yield from self.vips[vip]
+
+    def return_rivals(self, stakes: Iterable[Stake]) -> Iterator[Key]:
+        """Whoever sends replies of the same real servers' endpoints to a gateway of another owner."""
+        for stake in stakes:
+            for end in stake.returns:
+                if self.returns.disputed(end):
+                    yield from self.returns[end]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Stakes) and vars(self) == vars(other)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 
 from ipvs_api.labels import node_label, plan_name
-
 from ipvs_api.meta import ObjectMeta
 from ipvs_api.plan import (
     Owner,

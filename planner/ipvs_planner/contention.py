@@ -10,8 +10,7 @@ each protocol and port belongs to one virtual service. Replies of one real serve
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ipvs_planner.claims import Owner
-from ipvs_planner.index import Key
+from ipvs_planner.index import Key, Owner
 from ipvs_planner.packed import Endpoint, Packed, address_of
 from ipvs_planner.snapshot import Snapshot
 
@@ -35,19 +34,19 @@ class Winner(NamedTuple):
 
 def address_owner(snapshot: Snapshot, address: Packed) -> Winner | None:
     """Who an address belongs to; None: nobody whose claim counts."""
-    claims = [_claim_on_address(snapshot, key, address) for key in snapshot.stakes.on_address(address)]
+    claims = [_claim_on_address(snapshot, key, address) for key in snapshot.stakes.addresses[address]]
     return _best(claims)
 
 
 def vip_winner(snapshot: Snapshot, vip: Endpoint, owner: Owner) -> Winner | None:
     """Who of an address's owner gets one protocol and port."""
-    claims = (_claim_on_vip(snapshot, key, vip) for key in snapshot.stakes.on_vip(vip))
+    claims = (_claim_on_vip(snapshot, key, vip) for key in snapshot.stakes.vips[vip])
     return _best(claim for claim in claims if claim is not None and claim.owner == owner)
 
 
 def return_winner(snapshot: Snapshot, end: Endpoint) -> Winner | None:
     """Who decides which gateway the replies of a real server's endpoint go to."""
-    return _best(_claim_on_return(snapshot, key, end) for key in snapshot.stakes.on_return(end))
+    return _best(_claim_on_return(snapshot, key, end) for key in snapshot.stakes.returns[end])
 
 
 def gateway(snapshot: Snapshot, group: str, family: int) -> str:
@@ -61,7 +60,7 @@ def _best(claims: Iterable[Winner | None]) -> Winner | None:
 
 
 def _claim_on_address(snapshot: Snapshot, key: Key, address: Packed) -> Winner | None:
-    vips = [vip for vip in snapshot.stake(key).vips if address_of(vip) == address]
+    vips = {vip for stake in snapshot.stakes_of(key) for vip in stake.vips if address_of(vip) == address}
     return _best(_claim_on_vip(snapshot, key, vip) for vip in vips)
 
 
@@ -100,7 +99,7 @@ def _claim_on_return(snapshot: Snapshot, key: Key, end: Endpoint) -> Winner | No
 
 
 def _wins(snapshot: Snapshot, key: Key, owner: Owner, vip: Endpoint) -> bool:
-    first = address_owner(snapshot, address_of(vip)) if snapshot.stakes.disputed(address_of(vip)) else None
+    first = address_owner(snapshot, address_of(vip)) if snapshot.stakes.addresses.disputed(address_of(vip)) else None
     if first is not None and first.owner != owner:
         return False
     winner = vip_winner(snapshot, vip, owner)

@@ -14,42 +14,66 @@ class Key(NamedTuple):
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
 
+class Owner(NamedTuple):
+    """An address belongs to one namespace and, since the directors answer for it, to one group."""
+
+    namespace: str
+    group: str
+
+
+class Party(NamedTuple):
+    """A virtual service, and under what it names something."""
+
+    owner: Owner
+    key: Key
+
+
 T = TypeVar("T")
 
 
 class Index(Generic[T]):
-    """One name is kept bare, several as a set: most values have one, and there are 100,000 of them."""
+    """One party is kept bare, several by their owners: most values have one, and there are 100,000 of them."""
 
     __slots__ = ("_rows",)
 
     def __init__(self) -> None:
-        self._rows: dict[T, Key | set[Key]] = {}
+        self._rows: dict[T, Party | dict[Owner, set[Key]]] = {}
 
-    def add(self, value: T, key: Key) -> None:
-        row = self._rows.setdefault(value, key)
-        if isinstance(row, set):
-            row.add(key)
-        elif row != key:
-            self._rows[value] = {row, key}
+    def add(self, value: T, party: Party) -> None:
+        row = self._rows.setdefault(value, party)
+        if isinstance(row, dict):
+            row.setdefault(party.owner, set()).add(party.key)
+        elif row != party:
+            self._rows[value] = {row.owner: {row.key}}
+            self.add(value, party)
 
-    def discard(self, value: T, key: Key) -> None:
+    def discard(self, value: T, party: Party) -> None:
         row = self._rows.get(value)
-        if isinstance(row, set):
-            row.discard(key)
+        if isinstance(row, dict):
+            row[party.owner].discard(party.key)
+            if not row[party.owner]:
+                del row[party.owner]
             if len(row) == 1:
-                self._rows[value] = row.pop()
-        elif row == key:
+                ((owner, keys),) = row.items()
+                if len(keys) == 1:
+                    self._rows[value] = Party(owner, *keys)
+        elif row == party:
             del self._rows[value]
 
-    def __getitem__(self, value: T) -> tuple[Key, ...]:
+    def __getitem__(self, value: T) -> set[Key]:
         row = self._rows.get(value)
         if row is None:
-            return ()
-        return tuple(row) if isinstance(row, set) else (row,)
+            return set()
+        return set().union(*row.values()) if isinstance(row, dict) else {row.key}
 
     def shared(self, value: T) -> bool:
         """Several name it."""
-        return isinstance(self._rows.get(value), set)
+        return isinstance(self._rows.get(value), dict)
+
+    def disputed(self, value: T) -> bool:
+        """Several owners name it."""
+        row = self._rows.get(value)
+        return isinstance(row, dict) and len(row) > 1
 
     def __iter__(self) -> Iterator[T]:
         return iter(self._rows)

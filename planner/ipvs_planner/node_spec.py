@@ -83,7 +83,7 @@ def _merge(groups: Sequence[GroupFacts]) -> tuple[KernelSettings, list[Finding]]
             if value != followed:
                 found = (
                     f"spec.kernel.{words}: DirectorGroup {first} wants {_said(followed)} and is followed, "
-                    f"DirectorGroup {group.name} wants {_said(value)}; they share a director, which has one value for both"
+                    f"DirectorGroup {group.name} wants {_said(value)}; a director of both has one value"
                 )
                 notes.append(Finding(Reason.SETTINGS_DISAGREE, found))
     values = {field: value for field, (_, value) in chosen.items()}

@@ -35,6 +35,8 @@ class Prefix(NamedTuple):
 
 def parse_prefix(text: str) -> Prefix | None:
     """A CIDR without host bits; None for anything else."""
+    if "/" not in text:
+        return None
     try:
         network = ip_network(text)
     except ValueError:

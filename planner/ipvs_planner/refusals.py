@@ -96,7 +96,7 @@ def _conflicts(snapshot: Snapshot, key: Key, intake: Intake, address: bytes) -> 
     facts = snapshot.facts(key)
     if facts is None:
         return
-    if snapshot.stakes.disputed(address):
+    if snapshot.stakes.addresses.disputed(address):
         first = address_owner(snapshot, address)
         if first is not None and first.owner != facts.owner:
             yield Finding(
@@ -106,7 +106,7 @@ def _conflicts(snapshot: Snapshot, key: Key, intake: Intake, address: bytes) -> 
             )
             return
     for vip in facts.vips:
-        if address_of(vip) != address or not snapshot.stakes.vip_shared(vip):
+        if address_of(vip) != address or not snapshot.stakes.vips.shared(vip):
             continue
         winner = vip_winner(snapshot, vip, facts.owner)
         if winner is not None and winner.key != key:
@@ -191,7 +191,7 @@ def gateway_refusals(snapshot: Snapshot, key: Key, intake: Intake) -> Iterator[F
             f"name one under spec.gatewayAddresses of DirectorGroup {group.name}",
         )
     for end in ends:
-        if not snapshot.stakes.return_shared(end):
+        if not snapshot.stakes.returns.disputed(end):
             continue
         winner = return_winner(snapshot, end)
         if winner is None or winner.key == key:

@@ -15,12 +15,13 @@ import msgspec
 from ipvs_api.core import Node
 from ipvs_api.directorgroup import DirectorGroup
 from ipvs_api.virtualservice import VirtualService
-from ipvs_planner.claims import NOTHING, Claims, Owner, Stake, Stakes
+from ipvs_planner.claims import NOTHING, Claims, Stake, Stakes
 from ipvs_planner.groups import Directors, GroupFacts, directors_of, group_facts
-from ipvs_planner.index import Index, Key
-from ipvs_planner.intake import Intake, take_in
+from ipvs_planner.index import Index, Key, Owner, Party
+from ipvs_planner.intake import Intake
 from ipvs_planner.nodes import NodeFacts, Nodes, node_facts
 from ipvs_planner.packed import Endpoint, Packed
+from ipvs_planner.written import take_in
 
 Declared = VirtualService | DirectorGroup | Node
 
@@ -31,12 +32,16 @@ _DECODER = msgspec.msgpack.Decoder(Intake)
 class ServiceFacts(msgspec.Struct, frozen=True, gc=False):
     """What others are compared with. ``broken``: refused as it is written; then it asks for nothing."""
 
-    owner: Owner
+    party: Party
     created: str
     broken: bool
     vips: tuple[Endpoint, ...]
     returns: tuple[Endpoint, ...]
     encoded: bytes
+
+    @property
+    def owner(self) -> Owner:
+        return self.party.owner
 
 
 class Snapshot:
@@ -100,7 +105,7 @@ class Snapshot:
         before = self.held(key)
         if claims == before:
             return set()
-        old = self.stake(key)
+        old = self.stakes_of(key)
         if claims == NOTHING:
             del self._held[key]
         else:
@@ -116,11 +121,11 @@ class Snapshot:
         if before is not None and before.encoded == encoded:
             return set()
         broken = bool(intake.findings)
-        owner = Owner(key.namespace, intake.group)
-        old = self.stake(key)
+        party = self._party(key, intake.group)
+        old = self.stakes_of(key)
         self._unlist_servers(key)
         self._services[key] = ServiceFacts(
-            owner=self._owners.setdefault(owner, owner),
+            party=party,
             created=intake.created,
             broken=broken,
             vips=() if broken else intake.vip_endpoints(),
@@ -128,22 +133,24 @@ class Snapshot:
             encoded=encoded,
         )
         for server in intake.servers:
-            self._servers.add(server.packed, key)
+            self._servers.add(server.packed, party)
         return {key} | self._restake(key, old)
 
     def _remove_service(self, key: Key) -> set[Key]:
         if key not in self._services:
             return self.hold(key, NOTHING)
-        old = self.stake(key)
+        old = self.stakes_of(key)
         self._unlist_servers(key)
         del self._services[key]
         self._held.pop(key, None)
         return {key} | self._restake(key, old)
 
     def _unlist_servers(self, key: Key) -> None:
-        intake = self.service(key)
-        for server in intake.servers if intake is not None else ():
-            self._servers.discard(server.packed, key)
+        facts, intake = self.facts(key), self.service(key)
+        if facts is None or intake is None:
+            return
+        for server in intake.servers:
+            self._servers.discard(server.packed, facts.party)
 
     def _put_group(self, facts: GroupFacts) -> set[Key]:
         if self.groups.get(facts.name) == facts:
@@ -190,7 +197,7 @@ class Snapshot:
             return
         for address in node.own:
             yield from self._servers[address]
-            yield from self.stakes.on_address(address)
+            yield from self.stakes.addresses[address]
         for prefix in node.behind:
             few = 1 << prefix.shift <= len(self._servers)
             candidates: Iterable[Packed] = prefix.addresses() if few else tuple(self._servers)
@@ -203,33 +210,38 @@ class Snapshot:
         named = {key for key, facts in self._services.items() if facts.owner.group == group}
         return named | {key for key, claims in self._held.items() if claims.group == group}
 
-    def stake(self, key: Key) -> Stake:
-        """What it asks for together with what it has."""
-        facts, held = self._services.get(key), self.held(key)
-        had = Stake(
-            frozenset((Owner(key.namespace, held.group),)) if held.vips else frozenset(), held.vips, held.returns
-        )
-        if facts is None:
-            return had
-        asked = Stake(frozenset((facts.owner,)) if facts.vips else frozenset(), facts.vips, facts.returns)
-        if held == NOTHING or asked == had:
-            return asked
-        return Stake(
-            asked.owners | had.owners,
-            tuple({*asked.vips, *had.vips}),
-            tuple({*asked.returns, *had.returns}),
-        )
+    def stakes_of(self, key: Key) -> tuple[Stake, ...]:
+        """What it asks for, and what it has where that is something else; nothing that is empty."""
+        facts, held = self._services.get(key), self._held.get(key)
+        found = []
+        if facts is not None and facts.vips:
+            found.append(Stake(facts.party, facts.vips, facts.returns))
+        if held is not None:
+            had = Stake(self._party(key, held.group), held.vips, held.returns)
+            if had not in found:
+                found.append(had)
+        return tuple(found)
 
-    def _restake(self, key: Key, old: Stake) -> set[Key]:
+    def _party(self, key: Key, group: str) -> Party:
+        owner = Owner(key.namespace, group)
+        return Party(self._owners.setdefault(owner, owner), key)
+
+    def _restake(self, key: Key, old: tuple[Stake, ...]) -> set[Key]:
         """Bring the stakes up to date after a change of ``key``; its rivals before and after."""
         affected = {*self.stakes.vip_rivals(old), *self.stakes.return_rivals(old)}
-        new = self.stake(key)
+        new = self.stakes_of(key)
         if new != old:
-            self.stakes.replace(key, old, new)
-        return self._spread(affected.union(self.stakes.return_rivals(new), self.stakes.vip_rivals(new)))
+            for stake in old:
+                self.stakes.discard(stake)
+            for stake in new:
+                self.stakes.add(stake)
+        return self._spread(affected.union(self.stakes.vip_rivals(new), self.stakes.return_rivals(new)))
 
     def _spread(self, keys: set[Key]) -> set[Key]:
         """``keys`` and whoever may win or lose with them: first addresses, then, by who has those, gateways."""
-        affected = keys.union(*(self.stakes.vip_rivals(self.stake(key)) for key in keys))
-        affected.update(*(self.stakes.return_rivals(self.stake(key)) for key in tuple(affected)))
+        affected = set(keys)
+        for key in keys:
+            affected.update(self.stakes.vip_rivals(self.stakes_of(key)))
+        for key in tuple(affected):
+            affected.update(self.stakes.return_rivals(self.stakes_of(key)))
         return affected & self._services.keys()

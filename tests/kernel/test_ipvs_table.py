@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from ipvs_lab.net import Host, Network, Topology, ask, await_condition, serve
 
 from ipvs_agent.kernel.genetlink import FamilyMissingError, GenericFamily
 from ipvs_agent.kernel.ipvs import IpvsTable
@@ -30,6 +29,7 @@ from ipvs_agent.services import (
     pack_row,
 )
 from ipvs_agent.table import Change, Verdict, diff
+from ipvs_lab.net import Host, Network, Topology, ask, await_condition, serve
 
 MakeNetwork = Callable[[Topology], Network]
 
@@ -200,7 +200,7 @@ def test_a_service_without_real_servers_is_read_and_a_missing_one_left_out(table
 
 
 def test_a_service_with_more_real_servers_than_one_datagram_tells_is_read_whole(table: IpvsTable) -> None:
-    wanted = row(*(Destination(f"10.0.{n >> 8}.{n & 255}", 80, FWD_NAT, n) for n in range(1, 1000)))
+    wanted = row(*(Destination(f"10.9.{n >> 8}.{n & 255}", 80, FWD_NAT, n) for n in range(1, 1000)))
     assert write(table, KEY, wanted) == DONE
     assert table.read([KEY]) == {KEY: wanted}
     assert len(table.activity([KEY])[KEY]) == 999
@@ -310,23 +310,24 @@ print(IpvsTable().write([Change({KEY!r}, None, {row(RS1)!r})])[0].message)
 
 
 def test_lost_answers_are_unknown_and_the_table_is_usable_afterwards(director: Host, table: IpvsTable) -> None:
-    servers = [RS1._replace(address=f"10.0.0.{n}") for n in range(1, 101)]
-    old, new = row(*servers), row(*(server._replace(weight=2) for server in servers))
-    with director.call(IpvsTable, receive_buffer=1) as lossy:  # the kernel gives its least: 2 kB
-        verdict, message = write(lossy, KEY, new, old=old)  # a hundred errors, since there is no such service
+    servers = [RS1._replace(address=f"10.9.0.{n}") for n in range(1, 151)]
+    with director.call(IpvsTable, receive_buffer=48 << 10) as lossy:  # room for two reads, not for 150 errors
+        verdict, message = write(lossy, KEY, row(), old=row(*servers))  # there is no such service
         assert verdict is Verdict.UNKNOWN
-        assert "(and 99 more)" in message
-        assert write(lossy, KEY, new) == DONE
-        assert lossy.read() == {KEY: new}
-    assert table.read() == {KEY: new}
+        assert "(and 149 more)" in message
+        assert write(lossy, KEY, row(*servers)) == DONE
+        assert lossy.read() == {KEY: row(*servers)}
+    assert table.read() == {KEY: row(*servers)}
 
 
-def test_a_lost_failure_is_never_success(director: Host) -> None:
-    refused = [RS1._replace(address=f"224.0.0.{n}") for n in range(1, 101)]
-    with director.call(IpvsTable, receive_buffer=1) as lossy:
-        verdict, message = write(lossy, KEY, row(*refused, RS1))
-    assert verdict is Verdict.FAILED
-    assert "224.0.0.1:8080: 224.0.0.1 is not a unicast address" in message
+def test_what_was_not_heard_is_unknown(director: Host, table: IpvsTable) -> None:
+    keys = [pack_key("TCP", VIP, port) for port in range(1, 201)]
+    with director.call(IpvsTable, receive_buffer=1) as deaf:  # the kernel gives its least: 2 kB, an error or two
+        assert write(deaf, keys[-1], row()) == DONE
+        outcomes = deaf.write([Change(key, row(), None) for key in keys])
+        assert {outcome.verdict for outcome in outcomes[-100:]} == {Verdict.UNKNOWN}
+        assert "the kernel's answer was lost" in outcomes[-1].message
+    assert table.read() == {}
 
 
 def test_activity_counts_a_clients_connection(network: MakeNetwork) -> None:
@@ -397,7 +398,7 @@ except OSError as failure:
 """
     told = director.run(
         "setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin", "--reuid=1", sys.executable, "-c", program
-    )  # noqa: E501
+    )  # fmt: skip
     assert "CAP_NET_ADMIN" in told.stdout
     assert str(errno.EPERM) in told.stdout.splitlines()
 
@@ -416,10 +417,11 @@ def test_five_thousand_services_are_written_and_read_and_ipvsadm_tells_the_same(
     finished = [outcome for done in table.writing(diff(wanted, {})) for outcome in done.values()]
     assert len(finished) == 5000
     assert {outcome.verdict for outcome in finished} == {Verdict.DONE}
-    assert director.ipvs() == sorted(told)
+    assert table.read() == wanted
+    # A dump of its own is incomplete while the kernel still resizes the table of services.
+    await_condition(lambda: director.ipvs() == sorted(told), what="ipvsadm tells the same")
     keys = list(wanted)
     found = {}
     for at in range(0, 5000, 100):
         found |= table.read(keys[at : at + 100])
     assert found == wanted
-    assert table.read() == wanted

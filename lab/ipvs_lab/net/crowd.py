@@ -65,6 +65,7 @@ class Crowd:
             holder = Holder(target, port, proto, timeout)
             self.child: Child = host.start(lambda: asyncio.run(holder.obey(theirs)), f"crowd-{port}", keep)
         self.lines = self.ours.makefile("r")
+        host.endings.callback(self.close)
 
     def open(
         self, *, idle: int = 0, streaming: int = 0, downloads: int = 0, size: int = 100_000, source: str = ""
@@ -79,9 +80,14 @@ class Crowd:
     def finish(self, timeout: float = 600) -> Report:
         """`check`, wait for downloads to end (so many seconds at most), close everything and end the process."""
         report = self._ask(verb="finish", timeout=timeout)
-        self.ours.close()
+        self.close()
         self.child.wait(60)
         return report
+
+    def close(self) -> None:
+        """Hang up; the process ends, and its connections with it."""
+        self.lines.close()
+        self.ours.close()
 
     def _ask(self, **request: Any) -> Report:
         self.ours.sendall(json.dumps(request).encode() + b"\n")

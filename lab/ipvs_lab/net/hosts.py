@@ -33,6 +33,7 @@ class Host:
         self.namespaces = namespaces
         self.directory = directory  # logs and captures, removed with the network
         self.children: list[Child] = []
+        self.endings = contextlib.ExitStack()  # what is to be closed with the network
 
     def inside(self) -> contextlib.AbstractContextManager[None]:
         """The calling thread is on this host within the block: sockets made there are the host's, also afterwards."""
@@ -231,6 +232,7 @@ class Network:
         evidence.unwatch(self)
         everyone = [self.switch, *self.hosts.values()]
         for host in everyone:
+            host.endings.close()
             for child in host.children:
                 child.end()
         for host in everyone:

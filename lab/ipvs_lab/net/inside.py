@@ -2,13 +2,14 @@
 
 A host is three namespaces: one of the network, named (`ip netns exec NAME` works too), one with its host name, and one
 of mounts, in which /sys shows that network and /var/lib/ipvs-operator and /run/ipvs-operator are the host's own, so
-that several agents with default paths live in one kernel. All are entered by the calling thread, which makes everything it
-starts there (a socket, a child process) belong to the host; getting in and out takes no process and microseconds.
+that several agents with default paths live in one kernel. All are entered by the calling thread, which makes
+everything it starts there (a socket, a child process) belong to the host; it takes no process and microseconds.
 """
 
 import contextlib
 import ctypes
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,3 +117,5 @@ class Namespaces:
                 os.close(descriptor)
         libc.umount2(str(self.path).encode(), MNT_DETACH)
         self.path.unlink(missing_ok=True)
+        # Another network's host of the same name is another machine.
+        shutil.rmtree(self.storage, ignore_errors=True)

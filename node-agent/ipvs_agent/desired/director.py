@@ -18,7 +18,21 @@ from ipvs_agent.desired.share import (
     prefix_version,
     version_of,
 )
-from ipvs_agent.rows import VIP_LINK, AddressKey, AddressRow, LinkRow, NftKey, NftRow, SysctlRow
+from ipvs_agent.rows import (
+    ROUTE_TABLE_BASE,
+    RULE_PRIORITY,
+    VIP_LINK,
+    AddressKey,
+    AddressRow,
+    LinkRow,
+    NftKey,
+    NftRow,
+    RouteKey,
+    RouteRow,
+    RuleKey,
+    RuleRow,
+    SysctlRow,
+)
 from ipvs_agent.services import (
     FLAG_FALLBACK,
     FLAG_ONE_PACKET,
@@ -59,6 +73,7 @@ def direct(plan: VirtualServicePlanSpec, group: NodeGroup, context: Context, sha
     """Add what this host, a director of the plan, must have in its kernel."""
     backends = by_node(plan)
     reached = _reached(plan, backends, context, share)
+    _next_hops(plan, reached, context, share)
     for entry in plan.addresses:
         vip, version = entry.address, version_of(entry.address)
         interface = client_interface(group, context, vip)
@@ -149,6 +164,28 @@ def _thresholds(servers: list[PlanServer]) -> tuple[int, int]:
     if any(not server.max_connections for server in servers):
         return 0, 0
     return sum(s.max_connections for s in servers), sum(s.resume_connections for s in servers)
+
+
+def _next_hops(plan: VirtualServicePlanSpec, backends: list[PlanBackend], context: Context, share: Share) -> None:
+    """Under DR, a route to each real server with itself as gateway, in a table of ours for what this host sends.
+
+    A destination keeps one cached route for all its connections (``ip_vs_xmit.c``, ``dest_dst``). One that a NAT or
+    TUN connection looked up does not know its next hop, and DR packets that find it there go to the neighbour of their
+    destination address, the VIP, which nobody answers for: after a change of the forwarding method new connections
+    would die as long as old ones live. A route that names its gateway is right for all methods.
+    """
+    if plan.forwarding is not Forwarding.DR:
+        return
+    for backend in backends:
+        hop = backend.role is ServerRole.SECOND_HOP
+        if hop and backend.node == context.node:
+            continue
+        for address in backend.addresses if hop else [server.address for server in backend.servers]:
+            route, version = context.host.routes.lookup(address), version_of(address)
+            if route is not None:
+                prefix = f"{address}/{32 if version == 4 else 128}"
+                share.director.routes[RouteKey(version, ROUTE_TABLE_BASE, prefix)] = RouteRow(address, route.interface)
+                share.director.rules[RuleKey(version, RULE_PRIORITY, 0, 0, local=True)] = RuleRow(ROUTE_TABLE_BASE)
 
 
 def _guard(plan: VirtualServicePlanSpec, vip: str, port: PlanPort, share: Share) -> None:
@@ -264,6 +301,8 @@ def _no_redirects(link: str, version: int, share: Share) -> None:
 def _floating_gateway(plan: VirtualServicePlanSpec, gateway: str, context: Context, share: Share) -> None:
     group = context.groups[plan.director_group]
     if not group.gateway_holder or gateway not in group.gateway_addresses:
+        return
+    if gateway in context.host.own_addresses:
         return
     route = context.host.routes.lookup(gateway)
     if route is None or route.gateway:

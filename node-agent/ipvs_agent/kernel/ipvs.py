@@ -15,6 +15,14 @@ from ipvs_agent.rows import ServiceKey, ServiceRow
 from ipvs_agent.services import Activity, join_row
 from ipvs_agent.table import Change, Outcome, Verdict
 
+_ONE_DATAGRAM = 10
+"""Services that the kernel tells of in one datagram even when it is short of memory for larger ones."""
+
+_DUMPS = 5
+
+_REMEMBERED = 100_000
+"""Services of which it is known when they would be deleted."""
+
 _WINDOW = 100
 """Changes whose services are made before any of their destinations (``IpvsTable.writing``)."""
 
@@ -28,6 +36,7 @@ class IpvsTable:
 
     def __init__(self, *, receive_buffer: int = RECEIVE_BUFFER) -> None:
         self._family = GenericFamily(codec.FAMILY, "ip_vs", receive_buffer=receive_buffer)
+        self._order: dict[ServiceKey, None] = {}
 
     def close(self) -> None:
         """The table is of no use afterwards."""
@@ -42,9 +51,33 @@ class IpvsTable:
     def services(self) -> tuple[dict[ServiceKey, bytes], list[codec.MarkService]]:
         """The packed head of every service by its key, and everybody's services by firewall mark, which have no key.
 
-        One dump, about 2 µs a service. While others add or remove services, or the kernel resizes its hash table after
-        many were added, one may be missing: NEW_SERVICE then tells that it is there, and ``read`` of its key finds it.
+        Dumped until two dumps name the same services: one of several datagrams misses services that change places
+        while it is taken, as when the kernel resizes its hash table (Linux 7.1) after many were added.
         """
+        heads, marks = self._dump()
+        for _ in range(_DUMPS):
+            if len(heads) + len(marks) <= _ONE_DATAGRAM:
+                break
+            before, marks_before = heads, marks
+            heads, marks = self._dump()
+            if heads.keys() == before.keys() and marks == marks_before:
+                break
+        self._remember(heads)
+        return heads, marks
+
+    def _remember(self, keys: Iterable[ServiceKey]) -> None:
+        """These would be, or were, deleted last, in this order: a flush goes through the table as a dump does.
+
+        Deleted destinations are kept for minutes, and every added one is searched among them, the last deleted first
+        (``ip_vs_trash_get_dest``). A flush of 50,000 is mended in half a second in the opposite order, else in 14.
+        """
+        for key in keys:
+            self._order.pop(key, None)
+            self._order[key] = None
+        if len(self._order) > _REMEMBERED:
+            self._order = dict.fromkeys(list(self._order)[-_REMEMBERED // 2 :])
+
+    def _dump(self) -> tuple[dict[ServiceKey, bytes], list[codec.MarkService]]:
         heads: dict[ServiceKey, bytes] = {}
         marks: list[codec.MarkService] = []
         for message in self._family.dump(codec.get_service()):
@@ -110,11 +143,24 @@ class IpvsTable:
         destinations, a hundred at a time: a NEW_DEST behind a NEW_SERVICE in one send would go into somebody's service
         that appeared under the same key.
         """
+        sequence = self._sequence(changes)
         for at in range(0, len(changes), _WINDOW):
-            window = {at + index: _Progress(change) for index, change in enumerate(changes[at : at + _WINDOW])}
+            window = {index: _Progress(changes[index]) for index in sequence[at : at + _WINDOW]}
             yield from self._send(window, [(index, p.first()) for index, p in window.items() if p.is_new])
             yield _finished(window)
             yield from self._send(window, [(index, m) for index, p in window.items() for m in p.messages])
+        self._remember(change.key for change in changes if change.new is None)
+
+    def _sequence(self, changes: Sequence[Change[ServiceKey, ServiceRow]]) -> list[int]:
+        """The indices of the changes, new services among themselves in the order that is fastest for the kernel."""
+        sequence = list(range(len(changes)))
+        new = [index for index, change in enumerate(changes) if change.old is None]
+        if len(new) > 1:
+            place = {key: place for place, key in enumerate(self._order)}
+            ranked = sorted(new, key=lambda index: place.get(changes[index].key, -1), reverse=True)
+            for index, other in zip(new, ranked, strict=True):
+                sequence[index] = other
+        return sequence
 
     def _send(
         self, window: dict[int, "_Progress"], queue: list[tuple[int, bytes]]

@@ -34,10 +34,10 @@ TIMEOUT = 10.0
 SEND_BYTES = 16 << 10
 """More failing messages in one send than the receive buffer has room for errors would lose some."""
 
-SMALLEST_SEND_BYTES = 1 << 10
-SLOW_SEND = 0.02
-"""Seconds. A send that took longer is followed by one half its size: where one message is slow (a destination added
-while the kernel searches thousands of deleted ones, a large ``mh`` service), others still get their turn."""
+SEND_SECONDS = 0.02
+"""What a send should take at most. The next one is as large as the last one's speed allows: where a message is slow (a
+destination added while the kernel searches thousands of deleted ones, a large ``mh`` service), others get their turn.
+"""
 
 _HEADER = struct.Struct("=IHHII")
 _ERROR = struct.Struct("=i")
@@ -136,8 +136,8 @@ class RequestSocket:
                 end += 1
             started = time.monotonic()
             replies = self._send(requests[at:end])
-            slow = time.monotonic() - started > SLOW_SEND
-            self._send_bytes = max(size // 2, SMALLEST_SEND_BYTES) if slow else min(self._send_bytes * 2, SEND_BYTES)
+            took = max(time.monotonic() - started, 1e-6)
+            self._send_bytes = min(int(size * SEND_SECONDS / took), 2 * self._send_bytes + 16, SEND_BYTES)
             at = end
             yield replies
 
@@ -171,6 +171,7 @@ class RequestSocket:
         A dump during which the table changed, or whose answers were lost, is taken again, five times at most.
         NetlinkError then, and where an answer does not come in time; the socket is usable afterwards.
         """
+        why = "its table kept changing"
         for _ in range(_ATTEMPTS):
             try:
                 replies = self._ask(requests)
@@ -181,13 +182,14 @@ class RequestSocket:
                 self._reopen()
                 if failure.errno != errno.ENOBUFS:
                     raise
+                why = "its answers did not fit the receive buffer"
                 continue
             except BaseException:
                 self._reopen()  # a dump that was left half-read would refuse the next one (EBUSY)
                 raise
             if replies is not None:
                 return replies
-        raise NetlinkError(errno.EAGAIN, f"the kernel's table kept changing while it was read ({_ATTEMPTS} attempts)")
+        raise NetlinkError(errno.EAGAIN, f"the kernel could not be read in {_ATTEMPTS} attempts: {why}")
 
     def _ask(self, requests: Sequence[Request]) -> list[Reply] | None:
         first, last = self._transmit(requests, 0)

@@ -43,6 +43,12 @@ class NftTable:
         """Let go of the socket; the tables stay."""
         self._kernel.close()
 
+    def __enter__(self) -> "NftTable":
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
+
     def generation(self) -> int:
         """A number that moves with every nftables transaction in this network namespace. NftError without nftables."""
         return self._kernel.ask()

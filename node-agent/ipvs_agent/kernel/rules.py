@@ -1,4 +1,7 @@
-"""Our policy rules: this packet mark looks up that table. Kernel: ``net/core/fib_rules.c``."""
+"""Our policy rules: this packet mark, or this host's own packets, look up that table.
+
+Kernel: ``net/core/fib_rules.c``.
+"""
 
 import errno
 import struct
@@ -6,14 +9,23 @@ from collections.abc import Iterable, Sequence
 
 from ipvs_agent.kernel import rtnetlink
 from ipvs_agent.kernel.netlink import Reply, Request, RequestSocket
-from ipvs_agent.kernel.rtnetlink import FAMILY, attributes, number, outcome_of
+from ipvs_agent.kernel.rtnetlink import FAMILY, attributes, number, outcome_of, text
 from ipvs_agent.rows import ROUTE_PROTOCOL, RuleKey, RuleRow
 from ipvs_agent.table import Change, Outcome, Verdict
 
 _TO_TABLE = 1  # FR_ACT_TO_TBL
 _HEADER = struct.Struct("=BBBBBBBBI")  # struct fib_rule_hdr: family, dst_len, src_len, tos, table, -, -, action, flags
-_FRA_PRIORITY, _FRA_FWMARK, _FRA_SUPPRESS_PREFIX, _FRA_TABLE, _FRA_FWMASK, _FRA_PROTOCOL = 6, 10, 14, 15, 16, 21
-_OURS = {_FRA_PRIORITY, _FRA_FWMARK, _FRA_SUPPRESS_PREFIX, _FRA_TABLE, _FRA_FWMASK, _FRA_PROTOCOL}
+_FRA_IIFNAME, _FRA_PRIORITY, _FRA_FWMARK, _FRA_SUPPRESS_PREFIX, _FRA_TABLE, _FRA_FWMASK, _FRA_PROTOCOL = (
+    3,
+    6,
+    10,
+    14,
+    15,
+    16,
+    21,
+)
+_OURS = {_FRA_IIFNAME, _FRA_PRIORITY, _FRA_FWMARK, _FRA_SUPPRESS_PREFIX, _FRA_TABLE, _FRA_FWMASK, _FRA_PROTOCOL}
+_LOCAL = "lo"  # the interface that packets of this host's own come in by
 _NOTHING_SUPPRESSED = b"\xff\xff\xff\xff"  # the kernel always tells it
 
 
@@ -33,12 +45,16 @@ class RulesTable:
                 found = attributes(body, _HEADER.size)
                 if number(found.get(_FRA_PROTOCOL)) != ROUTE_PROTOCOL or action != _TO_TABLE:
                     continue
-                if destination or source or tos or _FRA_FWMARK not in found or not found.keys() <= _OURS:
+                if destination or source or tos or not found.keys() <= _OURS:
                     continue
                 if found.get(_FRA_SUPPRESS_PREFIX, _NOTHING_SUPPRESSED) != _NOTHING_SUPPRESSED:
                     continue
-                mark, mask = number(found[_FRA_FWMARK]), number(found.get(_FRA_FWMASK), 0xFFFF_FFFF)
-                key = RuleKey(version, number(found.get(_FRA_PRIORITY)), mark, mask)
+                incoming = text(found.get(_FRA_IIFNAME))
+                if incoming not in ("", _LOCAL):
+                    continue
+                # Neither is told where the rule matches every mark.
+                mark, mask = number(found.get(_FRA_FWMARK)), number(found.get(_FRA_FWMASK))
+                key = RuleKey(version, number(found.get(_FRA_PRIORITY)), mark, mask, incoming == _LOCAL)
                 if wanted is None or key in wanted:
                     rows[key] = RuleRow(number(found.get(_FRA_TABLE), table))
         return rows
@@ -61,13 +77,15 @@ class RulesTable:
 
 
 def _request(key: RuleKey, kind: int, row: RuleRow) -> Request:
-    attached = [
+    attached: list[tuple[str, str | int]] = [
         ("FRA_PRIORITY", key.priority),
         ("FRA_FWMARK", key.mark),
         ("FRA_FWMASK", key.mask),
         ("FRA_TABLE", row.table),
         ("FRA_PROTOCOL", ROUTE_PROTOCOL),
     ]
+    if key.local:
+        attached.append(("FRA_IIFNAME", _LOCAL))
     flags = rtnetlink.F_CREATE | rtnetlink.F_EXCL if kind == rtnetlink.NEWRULE else 0
     fields = {"family": FAMILY[key.family], "action": _TO_TABLE}
     return Request(kind, flags, rtnetlink.rule_message(fields, attached))

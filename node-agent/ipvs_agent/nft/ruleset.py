@@ -3,7 +3,7 @@
 | feature | sets and maps (``4``/``6`` stands at the end of those of one family) | chains: hook, priority |
 |---|---|---|
 | GUARD | ``client_interfaces`` (interface), ``guarded`` (VIP), ``open`` and ``restricted`` (VIP, protocol, port), ``sources`` (VIP, protocol, port, prefix) | ``guard``: input 10 |
-| UNTRACKED | ``untracked`` (VIP, protocol, port) | ``untrack``: prerouting -300 |
+| UNTRACKED | ``untracked`` (VIP, protocol, port), ``tracked`` (the same: those that stay tracked for a while, since established flows are masqueraded) | ``untrack``: prerouting -300 |
 | MASQUERADE | ``masquerade`` (VIP, protocol, port) | ``masq-in``: input 90; ``masq``: nat postrouting 100 |
 | SECOND_HOP | ``hop_targets`` (address of a local server), ``hop_clients`` (prefix); from the hops' rows: ``hop_macs`` (MAC, VIP, protocol, port), ``hop_links`` (interface, VIP, protocol, port), ``hops`` (VIP, protocol, port → chain) | ``second-hop``: nat prerouting -101; ``second-hop-out``: nat output -101; ``second-hop-masq``: nat postrouting 100 |
 | RETURN | ``return`` (MAC, RIP, protocol, port → return path 1..7) | ``return-in``: prerouting -150; ``return-out``: route output -150 |
@@ -92,13 +92,14 @@ RULES: Mapping[Feature, Rules] = {
         "NFT_REJECT_INET",
     ),
     Feature.UNTRACKED: Rules(
-        _both("hop_macs", "hop_links", "untracked"),
+        _both("hop_macs", "hop_links", "untracked", "tracked"),
         (
             Chain(
                 "untrack",
                 _each(
                     "ether saddr . {flow} @hop_macs{v} accept",
                     "iifname . {flow} @hop_links{v} accept",
+                    "{flow} @tracked{v} accept",
                     "{flow} @untracked{v} notrack",
                 ),
                 _base("filter", "prerouting", -300),

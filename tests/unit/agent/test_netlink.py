@@ -163,6 +163,13 @@ def test_a_dump_that_is_always_interrupted_is_given_up_in_words() -> None:
     assert len(asked.kernel.sent) == 5
 
 
+def test_answers_that_never_fit_are_given_up_in_words() -> None:
+    asked = Scripted(lambda s: [errno.ENOBUFS])
+    with pytest.raises(NetlinkError, match="receive buffer"):
+        asked.dump(KIND, b"")
+    assert asked.opened == 6
+
+
 def test_a_dump_whose_answers_were_lost_is_taken_again_on_a_new_socket() -> None:
     answers: deque[list[bytes | int]] = deque([[errno.ENOBUFS], []])
     asked = Scripted(lambda s: answers.popleft() or [message(DATA, s[0], b"row"), done(s[0])])
