@@ -32,8 +32,8 @@ def faults(kind: str, value: dict[str, Any]) -> list[Fault]:
     found = dict.fromkeys(_schema_faults(kind, without_nulls(value)))
     if kind in CRD_FILES:
         schema = openapi_schema(kind)
-        spec = {"properties": {name: {} for name in schema["properties"]} | {"spec": schema["properties"]["spec"]}}
-        found |= dict.fromkeys(_closed_faults(spec, value, ()))
+        properties = {name: {} for name in schema["properties"]} | {"spec": schema["properties"]["spec"]}
+        found |= dict.fromkeys(_closed_faults({"type": "object", "properties": properties}, value, ()))
     if len(found) > MAX_FAULTS:
         more = Fault((), f"{len(found) - MAX_FAULTS} more faults of this object are not listed")
         return [*list(found)[:MAX_FAULTS], more]
@@ -56,7 +56,7 @@ def _closed_faults(schema: dict[str, Any], value: Any, path: Path) -> Iterator[F
         for key, item in value.items():
             if key in properties:
                 yield from _closed_faults(properties[key], item, (*path, key))
-            elif properties:
+            elif schema.get("type") == "object" and "additionalProperties" not in schema:
                 yield Fault((*path, key), f"unknown field{_suggestion(key, list(properties))}", of_key=True)
     elif isinstance(value, list) and "items" in schema:
         yield from _repetitions(schema, value, path)
@@ -84,7 +84,7 @@ def _suggestion(found: str, known: Sequence[str]) -> str:
     close = get_close_matches(found.lower(), lowered, n=1, cutoff=0.7)
     if close:
         return f'; did you mean "{lowered[close[0]]}"?'
-    return f"; allowed here: {', '.join(known)}"
+    return f"; allowed here: {', '.join(known) or 'none'}"
 
 
 @cache

@@ -120,10 +120,10 @@ class Agent:
 
     # what comes in
 
-    def read_source(self) -> float | None:
-        """Look at the manifests. Returns seconds until they want another look."""
+    def read_source(self, names: frozenset[str] | None = None) -> float | None:
+        """Look at the manifests (the files ``names``; None: all). Returns seconds until they want another look."""
         assert self.source is not None
-        update = self.source.look(time.monotonic())
+        update = self.source.look(time.monotonic(), names)
         for error in update.errors:
             if error not in self.errors:
                 log.error("%s", error)

@@ -3,10 +3,11 @@
 Values only; reading is the kernel side's (``kernel/host.py``).
 """
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
 
@@ -68,12 +69,12 @@ class Routes:
             table[int(network.network_address)] = route
         self._lengths = {version: sorted(tables, reverse=True) for version, tables in self._by_length.items()}
 
-    def lookup(self, address: str | IPv4Address | IPv6Address) -> Route | None:
+    def lookup(self, address: str) -> Route | None:
         """The route the main table gives for ``address``; None: unreachable."""
-        parsed = ip_address(address)
-        value, bits = int(parsed), parsed.max_prefixlen
-        for length in self._lengths[parsed.version]:
-            route = self._by_length[parsed.version][length].get(value >> (bits - length) << (bits - length))
+        version, family, bits = (6, socket.AF_INET6, 128) if ":" in address else (4, socket.AF_INET, 32)
+        value = int.from_bytes(socket.inet_pton(family, address), "big")
+        for length in self._lengths[version]:
+            route = self._by_length[version][length].get(value >> (bits - length) << (bits - length))
             if route is not None:
                 return route if route.interface else None
         return None

@@ -4,8 +4,9 @@ Plans share rows: a hundred services on one VIP want the same address once. The 
 owner's share costs only what that share touches, however many owners there are.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, Generic, TypeVar
 
 from ipvs_agent.rows import KernelState, SysctlRow
@@ -19,17 +20,35 @@ Owner = str
 TABLES = tuple(field.name for field in fields(KernelState))
 
 
-def stronger(first: Any, second: Any) -> Any:
-    """The union of two owners' rows for one key: switches are only raised, anything else is the first one's."""
-    if isinstance(first, SysctlRow) and isinstance(second, SysctlRow):
-        return max(first, second)
-    return first
-
-
-@dataclass(slots=True)
 class _Shared(Generic[R]):
-    by_owner: dict[Owner, R]
-    merged: R
+    """A row that several owners want: almost always the same for all of them."""
+
+    __slots__ = ("by_owner", "counts")
+
+    def __init__(self) -> None:
+        self.by_owner: dict[Owner, R] = {}
+        self.counts: Counter[R] = Counter()
+
+    def put(self, owner: Owner, row: R) -> None:
+        self.drop(owner)
+        self.by_owner[owner] = row
+        self.counts[row] += 1
+
+    def drop(self, owner: Owner) -> None:
+        row = self.by_owner.pop(owner, None)
+        if row is not None:
+            self.counts[row] -= 1
+            if not self.counts[row]:
+                del self.counts[row]
+
+    def merged(self) -> R:
+        """The union: switches are only raised; of other rows that differ the first owner's stands."""
+        if len(self.counts) == 1:
+            return next(iter(self.counts))
+        rows = list(self.counts)
+        if all(isinstance(row, SysctlRow) for row in rows):
+            return max(rows, key=lambda row: row.value)  # type: ignore[attr-defined]
+        return self.by_owner[min(self.by_owner)]
 
 
 class Union(Generic[K, R]):
@@ -43,15 +62,14 @@ class Union(Generic[K, R]):
         """True when the merged row changed."""
         before = self.get(key)
         single = self._single.get(key)
-        if (single is None and key not in self._shared) or (single is not None and single[0] == owner):
+        if key not in self._shared and (single is None or single[0] == owner):
             self._single[key] = (owner, row)
         else:
-            shared = self._shared.setdefault(key, _Shared({}, row))
+            shared = self._shared.setdefault(key, _Shared())
             if single is not None:
                 del self._single[key]
-                shared.by_owner[single[0]] = single[1]
-            shared.by_owner[owner] = row
-            self._merge(shared)
+                shared.put(*single)
+            shared.put(owner, row)
         return self.get(key) != before
 
     def remove(self, owner: Owner, key: K) -> bool:
@@ -65,29 +83,19 @@ class Union(Generic[K, R]):
         shared = self._shared.get(key)
         if shared is None or owner not in shared.by_owner:
             return False
-        before = shared.merged
-        del shared.by_owner[owner]
+        before = shared.merged()
+        shared.drop(owner)
         if len(shared.by_owner) == 1:
             self._single[key] = next(iter(shared.by_owner.items()))
             del self._shared[key]
-        else:
-            self._merge(shared)
         return self.get(key) != before
-
-    @staticmethod
-    def _merge(shared: _Shared[R]) -> None:
-        rows = [shared.by_owner[owner] for owner in sorted(shared.by_owner)]
-        merged = rows[0]
-        for row in rows[1:]:
-            merged = stronger(merged, row)
-        shared.merged = merged
 
     def get(self, key: K) -> R | None:
         single = self._single.get(key)
         if single is not None:
             return single[1]
         shared = self._shared.get(key)
-        return shared.merged if shared is not None else None
+        return shared.merged() if shared is not None else None
 
     def owners(self, key: K) -> tuple[Owner, ...]:
         single = self._single.get(key)

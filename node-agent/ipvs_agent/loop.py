@@ -42,6 +42,7 @@ class Loop:
         self._kernel = ThreadPoolExecutor(1, "kernel")
         self._wire = ThreadPoolExecutor(1, "wire")
         self._look_at_files = True
+        self._changed_files: frozenset[str] | None = None
         self._notified: set[str] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._probing: asyncio.Task[None] | None = None
@@ -52,7 +53,7 @@ class Loop:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         assert self._agent.source is not None
-        watch = DirectoryWatch(self._agent.source.path, self._files_changed)
+        self._watch = DirectoryWatch(self._agent.source.path, self._files_changed)
         notifications = await self._on_kernel(self._agent.open)
         loop.add_reader(notifications.fileno(), self._kernel_told)
         server = await serve(self._socket, self._answer)
@@ -68,7 +69,7 @@ class Loop:
         finally:
             stopping.cancel()
             loop.remove_reader(notifications.fileno())
-            watch.close()
+            self._watch.close()
             if server is not None:
                 server.close()
             for timer in self._timers.values():
@@ -84,10 +85,10 @@ class Loop:
 
     async def _pass(self) -> None:
         if self._look_at_files:
-            self._look_at_files = False
-            recheck = await self._on_kernel(self._agent.read_source)
+            names, self._look_at_files, self._changed_files = self._changed_files, False, frozenset()
+            recheck = await self._on_kernel(lambda: self._agent.read_source(names))
             if recheck is not None:
-                self._later("files", recheck, self._files_changed)
+                self._later("files", recheck, lambda: self._files_changed(None))
         notified, self._notified = self._notified, set()
         progress = await self._on_kernel(lambda: self._agent.step(notified))
         if self._agent.to_probe and self._probing is None:
@@ -128,7 +129,10 @@ class Loop:
         if not self._stop.is_set():
             self._wire.submit(self._agent.announce, keys)
 
-    def _files_changed(self) -> None:
+    def _files_changed(self, names: frozenset[str] | None) -> None:
+        """``names``: of files that may have changed; None: any."""
+        known = self._changed_files
+        self._changed_files = None if names is None or known is None else known | names
         self._look_at_files = True
         self._wake.set()
 
@@ -143,8 +147,8 @@ class Loop:
 
     def _audit(self) -> None:
         self._agent.audit_due = True
-        self._look_at_files = True
-        self._wake.set()
+        self._watch.renew()
+        self._files_changed(None)
         self._every_audit()
 
     def _later(self, name: str, delay: float, call: Callable[[], None]) -> None:

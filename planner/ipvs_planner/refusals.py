@@ -19,10 +19,7 @@ def group_refusals(snapshot: Snapshot, key: Key, name: str) -> Iterator[Finding]
     """The group is not there, not usable, has nobody to direct or does not admit the namespace."""
     group = snapshot.groups.get(name)
     if group is None:
-        others = ", ".join(sorted(snapshot.groups)) or "none"
-        yield Finding(
-            Reason.GROUP_NOT_FOUND, f"spec.directorGroup: found {name!r}, wanted an existing DirectorGroup ({others})"
-        )
+        yield Finding(Reason.GROUP_NOT_FOUND, f"spec.directorGroup: found {name!r}, but there is no such DirectorGroup")
         return
     if group.findings:
         yield from (Finding(reason, f"DirectorGroup {name}: {message}") for reason, message in group.findings)

@@ -14,10 +14,11 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
+import pyroute2  # noqa: F401  # so that forked agents start warm
 import pytest
 import yaml
 
-import ipvs_agent.loop  # noqa: F401  # so that forked agents start warm
+import ipvs_agent.loop  # noqa: F401  # likewise
 from ipvs_agent.main import main
 from ipvs_agent.view import View, ask_agent
 from ipvs_lab.net import Child, Host, Network, Topology, await_condition
@@ -150,7 +151,7 @@ class Site:
     def settled(self, *, ready: bool = True, timeout: float = 30) -> None:
         """Wait until every agent has the manifests of now in its kernel and reports Ready (or not so, for manifests
         that cannot be done: then only until it has taken note), and VIPs are held."""
-        await_condition(lambda: self._is_settled(ready), timeout, "agents settled", every=0.05)
+        await_condition(lambda: self._is_settled(ready), timeout, "agents settled", every=0.2)
 
     def _is_settled(self, ready: bool) -> bool:
         for name in self.agents:

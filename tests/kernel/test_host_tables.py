@@ -9,9 +9,8 @@ import pytest
 from ipvs_agent.kernel.addresses import AddressesTable
 from ipvs_agent.kernel.fou import FouTable
 from ipvs_agent.kernel.links import LinksTable
-from ipvs_agent.kernel.netlink import RequestSocket
 from ipvs_agent.kernel.routes import RoutesTable
-from ipvs_agent.kernel.rtnetlink import route_socket
+from ipvs_agent.kernel.rtnetlink import RouteSocket, route_socket
 from ipvs_agent.kernel.rules import RulesTable
 from ipvs_agent.kernel.sysctls import SysctlsTable
 from ipvs_agent.rows import (
@@ -28,7 +27,7 @@ from ipvs_agent.rows import (
     SysctlRow,
 )
 from ipvs_agent.table import Change, Table, Verdict, diff
-from ipvs_lab.net import Host, Network, Topology
+from ipvs_lab.net import Host, Network, Topology, await_condition
 
 MakeNetwork = Callable[[Topology], Network]
 State = Mapping[Any, Any]
@@ -59,7 +58,7 @@ def host(network: MakeNetwork) -> Host:
 
 
 @pytest.fixture
-def sock(host: Host) -> Iterator[RequestSocket]:
+def sock(host: Host) -> Iterator[RouteSocket]:
     with host.call(route_socket) as opened:
         yield opened
 
@@ -145,7 +144,7 @@ RULE_POOL: list[tuple[RuleKey, Callable[[random.Random], RuleRow]]] = [
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_every_table_reaches_every_state_and_leaves_foreign_things_as_they_were(
-    host: Host, sock: RequestSocket, fou: FouTable, seed: int
+    host: Host, sock: RouteSocket, fou: FouTable, seed: int
 ) -> None:
     host.run("ip", "-batch", "-", stdin=FOREIGN)
     before = host.dump()
@@ -170,7 +169,7 @@ def test_every_table_reaches_every_state_and_leaves_foreign_things_as_they_were(
     assert before.difference(host.dump()) == ""
 
 
-def test_reading_by_key_gives_what_is_there_of_them(host: Host, sock: RequestSocket, fou: FouTable) -> None:
+def test_reading_by_key_gives_what_is_there_of_them(host: Host, sock: RouteSocket, fou: FouTable) -> None:
     numbers = random.Random(4)
     with host.inside():
         put(LinksTable(sock), {VIP_LINK: LinkRow("dummy")})
@@ -188,7 +187,7 @@ def test_reading_by_key_gives_what_is_there_of_them(host: Host, sock: RequestSoc
             assert table.read([there[0], missing[0]]) == {there[0]: state[there[0]]}
 
 
-def test_links_are_what_ip_says(host: Host, sock: RequestSocket) -> None:
+def test_links_are_what_ip_says(host: Host, sock: RouteSocket) -> None:
     with host.inside():
         put(
             LinksTable(sock),
@@ -221,7 +220,7 @@ def test_links_are_what_ip_says(host: Host, sock: RequestSocket) -> None:
         ("link", "set", "ivt-6", "type", "ip6tnl", "mode", "ip6ip6"),
     ],
 )
-def test_a_damaged_link_is_mended_in_place(host: Host, sock: RequestSocket, damage: tuple[str, ...]) -> None:
+def test_a_damaged_link_is_mended_in_place(host: Host, sock: RouteSocket, damage: tuple[str, ...]) -> None:
     wanted = {
         VIP_LINK: LinkRow("dummy"),
         "ivt-1": LinkRow("ipip", "192.0.2.2", "192.0.2.31"),
@@ -239,7 +238,7 @@ def test_a_damaged_link_is_mended_in_place(host: Host, sock: RequestSocket, dama
     assert before.difference(host.dump()) == ""
 
 
-def test_a_link_that_was_made_but_not_yet_named_is_known_as_ours(host: Host, sock: RequestSocket) -> None:
+def test_a_link_that_was_made_but_not_yet_named_is_known_as_ours(host: Host, sock: RouteSocket) -> None:
     host.run("ip", "link", "add", VIP_LINK, "group", "11800", "type", "dummy")
     with host.inside():
         links = LinksTable(sock)
@@ -248,7 +247,7 @@ def test_a_link_that_was_made_but_not_yet_named_is_known_as_ours(host: Host, soc
     assert next(link for link in host.links() if link["ifname"] == VIP_LINK)["ifalias"] == "ipvs-operator"
 
 
-def test_foreign_links_are_told_and_left_alone(host: Host, sock: RequestSocket) -> None:
+def test_foreign_links_are_told_and_left_alone(host: Host, sock: RouteSocket) -> None:
     host.run("ip", "-batch", "-", stdin=f"link add {VIP_LINK} type dummy\n{FOREIGN}")
     before = host.dump()
     with host.inside():
@@ -267,7 +266,7 @@ def test_foreign_links_are_told_and_left_alone(host: Host, sock: RequestSocket) 
     assert before.difference(host.dump()) == ""
 
 
-def test_foreign_addresses_are_told_and_left_alone(host: Host, sock: RequestSocket) -> None:
+def test_foreign_addresses_are_told_and_left_alone(host: Host, sock: RouteSocket) -> None:
     host.run("ip", "-batch", "-", stdin=FOREIGN)
     before = host.dump()
     keys = [AddressKey("eth0", address) for address in ("192.0.2.200", "192.0.2.201", "2001:db8:2::200", "192.0.2.2")]
@@ -283,7 +282,7 @@ def test_foreign_addresses_are_told_and_left_alone(host: Host, sock: RequestSock
     assert before.difference(host.dump()) == ""
 
 
-def test_what_sits_on_our_link_is_ours_whoever_put_it_there(host: Host, sock: RequestSocket) -> None:
+def test_what_sits_on_our_link_is_ours_whoever_put_it_there(host: Host, sock: RouteSocket) -> None:
     with host.inside():
         put(LinksTable(sock), {VIP_LINK: LinkRow("dummy")})
         host.run("ip", "addr", "add", "198.51.100.9/32", "dev", VIP_LINK)
@@ -303,6 +302,9 @@ def test_a_vip_of_ipv6_answers_at_once_and_is_never_a_source(network: MakeNetwor
     vip = "2001:db8:2::3:1"
     with net["node"].inside(), route_socket() as opened:
         put(AddressesTable(opened), {AddressKey("eth0", vip): AddressRow(deprecated=True)})
+    # Duplicate address detection would take a second at least.
+    groups = ("ip", "-6", "maddr", "show", "dev", "eth0")
+    await_condition(lambda: "ff02::1:ff03:1" in net["node"].run(*groups).stdout, timeout=0.5, what="it listens")
     net["peer"].run("ping", "-c1", "-W1", vip)
     source = net["node"].json("ip", "-j", "route", "get", "2001:db8:2::3")[0]["prefsrc"]
     assert source == "2001:db8:2::2"
@@ -311,7 +313,7 @@ def test_a_vip_of_ipv6_answers_at_once_and_is_never_a_source(network: MakeNetwor
     assert "tentative" not in entry
 
 
-def test_routes_and_rules_of_others_in_our_tables_are_told_and_left_alone(host: Host, sock: RequestSocket) -> None:
+def test_routes_and_rules_of_others_in_our_tables_are_told_and_left_alone(host: Host, sock: RouteSocket) -> None:
     host.run("ip", "route", "add", "10.9.0.0/16", "via", "192.0.2.254", "table", "11801", "proto", "static")
     before = host.dump()
     key, row = RouteKey(4, 11801, "10.9.0.0/16"), RouteRow("192.0.2.9", "eth0")

@@ -32,10 +32,11 @@ def test_a_host_reaches_another_at_once_in_both_families(net: Network) -> None:
 
 
 @pytest.mark.parametrize("name", ["nat", "dr", "tun"])
-def test_named_topologies_route_between_clients_and_the_service_network(network: Up, name: str) -> None:
-    net = network(TOPOLOGIES[name]())
-    for address in (net["director"].address("lan"), net["director"].address("lan", family=6)):
-        net["client"].run("ping", "-c1", "-W1", address)
+def test_named_topologies_carry_the_first_packet_to_the_service_network(name: str) -> None:
+    for _ in range(4):
+        with Network(TOPOLOGIES[name]()) as net:
+            for address in (net["director"].address("lan"), net["director"].address("lan", family=6)):
+                net["client"].run("ping", "-c1", "-W1", address)
 
 
 def test_real_servers_of_the_far_topology_are_reached_through_the_router_between(network: Up) -> None:

@@ -59,7 +59,7 @@ def test_a_script_that_is_not_there_is_told() -> None:
 
 
 def test_a_kernel_that_panics_fails_the_run_with_its_last_words(tmp_path: Path) -> None:
-    done = run(script(tmp_path, "echo before; echo c > /proc/sysrq-trigger; exit 0"))
+    done = run(script(tmp_path, "echo before; sleep 0.5; echo c > /proc/sysrq-trigger; exit 0"))
     assert done.returncode == 125
     assert done.stdout == "before\n"
     assert "ended without a result" in done.stderr

@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from ipvs_lab.net import evidence, process
 from ipvs_lab.net.capture import Capture
+from ipvs_lab.net.carrier import await_forwarding, links_up, settle
 from ipvs_lab.net.dumps import Dump, take_dump
 from ipvs_lab.net.inside import Namespaces
 from ipvs_lab.net.process import Child, CommandFailed
@@ -198,7 +199,9 @@ class Network:
         for number, host in enumerate(self.hosts.values(), 1):
             for name, value in host.plan.sysctls.items():
                 host.sysctl(name, value)
+            links_up(host, [port.interface for port in host.plan.ports])
             host.run("ip", "-batch", "-", stdin=host_batch(number, host.plan))
+        await_forwarding(self.switch, [far_end(h, p) for h, _, p, _ in cables(self.topology)])
 
     def __getitem__(self, name: str) -> Host:
         return self.hosts[name]
@@ -216,10 +219,13 @@ class Network:
     def unplug(self, host: str, lan: str) -> None:
         """Pull the cable out of the switch: the host sees its link go down."""
         self.switch.run("ip", "link", "set", self._far_end(host, lan), "down")
+        settle(self[host], [self[host].interface(lan)])
 
     def plug(self, host: str, lan: str) -> None:
         """Put it back."""
         self.switch.run("ip", "link", "set", self._far_end(host, lan), "up")
+        settle(self[host], [self[host].interface(lan)])
+        await_forwarding(self.switch, [self._far_end(host, lan)])
 
     def _far_end(self, host: str, lan: str) -> str:
         for h, plan, p, port in cables(self.topology):

@@ -155,15 +155,13 @@ def link_local(host: int, port: int) -> str:
 
 
 def host_batch(number: int, host: HostPlan) -> str:
-    """`ip -batch` for one host: its ends up, its addresses and routes.
+    """`ip -batch` for one host whose links are up: its addresses and routes.
 
     IPv6 addresses, link-local ones too, come without duplicate address detection: they are unique by construction,
     and tentative ones would make every test wait two seconds. Addresses added later are detected as usual.
     """
-    lines = ["link set lo up"]
+    lines = []
     for p, port in enumerate(host.ports):
-        lines.append(f"link set {port.interface} addrgenmode none")
-        lines.append(f"link set {port.interface} up")
         for address in (*port.addresses, link_local(number, p)):
             flags = " nodad" if ":" in address else ""
             lines.append(f"addr add {address} dev {port.interface}{flags}")

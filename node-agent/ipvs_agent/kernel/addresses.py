@@ -19,8 +19,8 @@ from typing import NamedTuple
 from ipvs_agent.kernel import rtnetlink
 from ipvs_agent.kernel.attributes import Reader, attribute
 from ipvs_agent.kernel.links import LinkEntry, read_links
-from ipvs_agent.kernel.netlink import Reply, Request, RequestSocket
-from ipvs_agent.kernel.rtnetlink import AF_INET, AF_INET6, FAMILY, address_text
+from ipvs_agent.kernel.netlink import Reply, Request
+from ipvs_agent.kernel.rtnetlink import AF_INET, AF_INET6, FAMILY, RouteSocket, address_text
 from ipvs_agent.rows import ADDRESS_PROTOCOL, AddressKey, AddressRow
 from ipvs_agent.table import Change, Outcome, Verdict
 
@@ -51,7 +51,7 @@ class AddressEntry(NamedTuple):
         return address_text(self.family, self.address)
 
 
-def read_addresses(sock: RequestSocket, index: int = 0) -> list[AddressEntry]:
+def read_addresses(sock: RouteSocket, index: int = 0) -> list[AddressEntry]:
     """Every address, of both families; ``index`` other than 0: of that link. 10,000 take 40 ms."""
     entries = []
     for body in sock.dump(rtnetlink.GETADDR, _HEADER.pack(0, 0, 0, 0, index)):
@@ -100,7 +100,7 @@ def marks(entries: Iterable[AddressEntry], release: str) -> bool:
 class AddressesTable:
     """Addresses of ours by interface and address."""
 
-    def __init__(self, sock: RequestSocket) -> None:
+    def __init__(self, sock: RouteSocket) -> None:
         self._socket = sock
 
     @cached_property

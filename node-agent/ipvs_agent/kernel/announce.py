@@ -223,7 +223,7 @@ def announce(interface: Interface, addresses: Collection[str], *, routers: Colle
             for address in addresses
             for frame in frames.announcements(interface.mac, address, router=address in routers)
         ]
-        for at in range(0, len(outgoing), BURST):
-            if at:
-                time.sleep(BURST_INTERVAL)
+        started = time.monotonic()
+        for number, at in enumerate(range(0, len(outgoing), BURST)):
+            time.sleep(max(started + number * BURST_INTERVAL - time.monotonic(), 0))
             wire.send(outgoing[at : at + BURST])

@@ -78,7 +78,7 @@ class GenericFamily:
     def sends(self, messages: Sequence[bytes]) -> Iterator[list[Reply]]:
         """The same, a send at a time; the family is free for other requests in between."""
         moved = False
-        for replies in self._socket.sends([Request(self.identifier, 0, message) for message in messages]):
+        for replies in self._socket.sends([(self.identifier, 0, message) for message in messages]):
             moved = moved or self._moved(replies)
             yield [Reply(UNKNOWN)] * len(replies) if moved else replies
 

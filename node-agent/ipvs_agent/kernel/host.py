@@ -15,7 +15,7 @@ from ipvs_agent.kernel import rtnetlink
 from ipvs_agent.kernel.addresses import is_ours, read_addresses
 from ipvs_agent.kernel.attributes import attribute
 from ipvs_agent.kernel.links import IFF_LOOPBACK, IFF_NOARP, IFF_UP, LinkEntry, read_links
-from ipvs_agent.kernel.netlink import Request, RequestSocket
+from ipvs_agent.kernel.netlink import Request
 from ipvs_agent.kernel.routes import (
     BLACKHOLE,
     F_DEAD,
@@ -28,7 +28,7 @@ from ipvs_agent.kernel.routes import (
     read_routes,
     routes_get,
 )
-from ipvs_agent.kernel.rtnetlink import AF_INET, AF_INET6, FAMILY, attributes
+from ipvs_agent.kernel.rtnetlink import AF_INET, AF_INET6, FAMILY, RouteSocket, attributes
 from ipvs_agent.kernel.sysctls import SysctlsTable
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -41,7 +41,7 @@ _REFUSED = (BLACKHOLE, UNREACHABLE, PROHIBIT, THROW)
 
 
 def read_host(
-    sock: RequestSocket, node: str, neighbours: Iterable[str], sysctls: Iterable[str], table: SysctlsTable
+    sock: RouteSocket, node: str, neighbours: Iterable[str], sysctls: Iterable[str], table: SysctlsTable
 ) -> Host:
     """This host now. ``neighbours``: addresses whose neighbour entries are wanted; ``sysctls``: paths of switches.
 
@@ -68,7 +68,7 @@ def boot_id() -> str:
         return ""
 
 
-def _interfaces(sock: RequestSocket, links: list[LinkEntry]) -> dict[str, Interface]:
+def _interfaces(sock: RouteSocket, links: list[LinkEntry]) -> dict[str, Interface]:
     ours = {link.ifindex for link in links if link.ours}
     addresses: dict[int, list[InterfaceAddress]] = defaultdict(list)
     for entry in read_addresses(sock):
@@ -91,7 +91,7 @@ def _interfaces(sock: RequestSocket, links: list[LinkEntry]) -> dict[str, Interf
     }
 
 
-def _routes(sock: RequestSocket, names: dict[int, str]) -> Iterable[Route]:
+def _routes(sock: RouteSocket, names: dict[int, str]) -> Iterable[Route]:
     for family in (AF_INET, AF_INET6):
         for entry in read_routes(sock, family, MAIN_TABLE):
             if _counts(entry):
@@ -106,7 +106,7 @@ def _counts(entry: RouteEntry) -> bool:
     return not (entry.family == AF_INET6 and entry.destination.startswith(("fe80:", "ff00:")))
 
 
-def read_neighbours(sock: RequestSocket, addresses: Iterable[str], names: dict[int, str]) -> dict[str, Neighbour]:
+def read_neighbours(sock: RouteSocket, addresses: Iterable[str], names: dict[int, str]) -> dict[str, Neighbour]:
     """The neighbour entries of ``addresses``; of several for one address, the one that answers. ``names``: by index."""
     wanted = {(parsed.version, parsed.packed): str(parsed) for parsed in map(ip_address, addresses)}
     found: dict[str, Neighbour] = {}
@@ -124,7 +124,7 @@ def read_neighbours(sock: RequestSocket, addresses: Iterable[str], names: dict[i
     return found
 
 
-def resolve(sock: RequestSocket, addresses: Iterable[str]) -> dict[str, str]:
+def resolve(sock: RouteSocket, addresses: Iterable[str]) -> dict[str, str]:
     """Make the kernel ask who these neighbours are (``NTF_USE``); ``read_neighbours`` has the answers soon after.
 
     Gives the interface by address, for those that are asked for: on-link, not this host's own. An entry that is known

@@ -103,15 +103,13 @@ class IpvsTable:
             if found is not None:
                 head, destinations = found
                 # A set, since a dump that others write to may tell of one destination twice.
-                rows[key] = join_row(head, {codec.read_destination(message) for message in destinations})
+                rows[key] = join_row(head, set(codec.read_destinations(destinations)))
         return rows
 
     def activity(self, keys: Iterable[ServiceKey]) -> dict[ServiceKey, dict[bytes, Activity]]:
         """Counters by destination (``services.destination_key``) of these services, absent ones left out."""
         found = {key: self._look(key) for key in keys}
-        return {
-            key: dict(map(codec.read_activity, service[1])) for key, service in found.items() if service is not None
-        }
+        return {key: codec.read_activities(service[1]) for key, service in found.items() if service is not None}
 
     def _look(self, key: ServiceKey) -> tuple[bytes, Sequence[bytes]] | None:
         """The packed head, and what the kernel says of each destination; None: there is no such service.
@@ -146,9 +144,9 @@ class IpvsTable:
         sequence = self._sequence(changes)
         for at in range(0, len(changes), _WINDOW):
             window = {index: _Progress(changes[index]) for index in sequence[at : at + _WINDOW]}
-            yield from self._send(window, [(index, p.first()) for index, p in window.items() if p.is_new])
+            yield from self._send(window, [(p, p.messages.pop(0)) for p in window.values() if p.is_new])
             yield _finished(window)
-            yield from self._send(window, [(index, m) for index, p in window.items() for m in p.messages])
+            yield from self._send(window, [(p, message) for p in window.values() for message in p.messages])
         self._remember(change.key for change in changes if change.new is None)
 
     def _sequence(self, changes: Sequence[Change[ServiceKey, ServiceRow]]) -> list[int]:
@@ -163,13 +161,14 @@ class IpvsTable:
         return sequence
 
     def _send(
-        self, window: dict[int, "_Progress"], queue: list[tuple[int, bytes]]
+        self, window: dict[int, "_Progress"], queue: list[tuple["_Progress", bytes]]
     ) -> Iterator[dict[int, Outcome[ServiceKey]]]:
-        at = 0
+        asked = iter(queue)
         for replies in self._family.sends([message for _, message in queue]):
-            for (index, message), reply in zip(queue[at : at + len(replies)], replies, strict=True):
-                window[index].answer(message, reply)
-            at += len(replies)
+            for reply, (progress, message) in zip(replies, asked, strict=False):
+                progress.unanswered -= 1
+                if reply.error:
+                    progress.fail(message, reply)
             yield _finished(window)
 
     def timeouts(self) -> codec.Timeouts:
@@ -203,17 +202,11 @@ class _Progress:
         self.unanswered = len(self.messages)
         self.troubles: list[tuple[Verdict, str]] = []
 
-    def first(self) -> bytes:
-        """NEW_SERVICE, of a new service; the others follow once it is answered."""
-        return self.messages.pop(0)
-
-    def answer(self, message: bytes, reply: Reply) -> None:
-        """What the kernel said to one of the messages."""
-        self.unanswered -= 1
-        if reply.error:
-            self.troubles.append(judge(self.change, message, reply))
-            if message[0] == codec.NEW_SERVICE:
-                self.unanswered = 0
+    def fail(self, message: bytes, reply: Reply) -> None:
+        """What the kernel did not do, or did not say. Where it did not make the service, nothing else is sent."""
+        self.troubles.append(judge(self.change, message, reply))
+        if codec.command_of(message) == codec.NEW_SERVICE:
+            self.unanswered = 0
 
     def outcome(self) -> Outcome[ServiceKey]:
         """Failures before what is unknown; one is told and the others are counted."""

@@ -6,14 +6,16 @@ socket's. Packing and reading cost one to two microseconds a destination, since 
 
 import struct
 import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from ipvs_agent.kernel.attributes import MalformedMessageError, Path, Reader, attribute
+from ipvs_agent.kernel.attributes import HEADER, MalformedMessageError, Path, Reader, attribute
 from ipvs_agent.rows import ServiceKey, ServiceRow
 from ipvs_agent.services import (
     AF_INET,
     FLAG_ENGINE,
     FLAG_HASHED,
+    HEAD_SIZE,
     Activity,
     destination_key,
     destinations_of,
@@ -46,16 +48,20 @@ _DESTINATION_KEY = struct.Struct(">B16s2s")
 """The packed layouts of ``ipvs_agent.services``, ports as the bytes that both sides use."""
 
 _KEY_ATTRIBUTES = struct.Struct("=HH HHHxx HHHxx HH16s HH2sxx")
-_DEST_KEY_MESSAGE = struct.Struct(f"=4s{_KEY_ATTRIBUTES.size}s HH HH16s HH2sxx HHHxx")
-_DEST_MESSAGE = struct.Struct(_DEST_KEY_MESSAGE.format + " HHI HHI HHI HHI HHBxxx HH2sxx HHHxx")
-"""Whole messages about destinations: header, the service's key, then the destination's key or all of it."""
+_DEST_KEY_MESSAGE = struct.Struct("=60s 16s 4s2s 6sH2x")
+_DEST_MESSAGE = struct.Struct("=60s 16s 4s2s 6sH 6sI 4sI 4sI 4sI 4sB 7s2s 6sH2x")
+"""Whole messages about destinations, values in turn with what stands between them: padding and attribute headers."""
 
 _NAMED = struct.Struct(f"={4 + _KEY_ATTRIBUTES.size + 8}x16s4x2s6xH")
 """Address, port and family of the destination in either."""
 
-_NEW_DEST_HEADER, _SET_DEST_HEADER, _DEL_DEST_HEADER = (
-    struct.pack("=BBH", command, VERSION, 0) for command in (NEW_DEST, SET_DEST, DEL_DEST)
-)
+_TO_PORT, _TO_AF, _TO_FORWARDING, _TO_WEIGHT, _TO_UPPER, _TO_LOWER, _TO_TYPE, _TO_TUNNEL_PORT, _TO_FLAGS = (
+    bytes(padding) + HEADER.pack(HEADER.size + size, kind)
+    for padding, size, kind in (
+        (0, 2, _DEST_PORT), (2, 2, _DEST_AF), (2, 4, _FORWARDING), (0, 4, _WEIGHT), (0, 4, _UPPER), (0, 4, _LOWER),
+        (0, 1, _TUNNEL_TYPE), (3, 2, _TUNNEL_PORT), (2, 2, _TUNNEL_FLAGS),
+    )
+)  # fmt: skip
 
 
 class MarkService(NamedTuple):
@@ -117,23 +123,32 @@ def _service_message(command: int, key: ServiceKey, head: bytes) -> bytes:
     )
 
 
-def _destination_message(header: bytes, service: bytes, packed: bytes) -> bytes:
-    """NEW_DEST or SET_DEST; ``service``: the service's key attributes."""
-    family, address, port, forwarding, weight, upper, lower, kind, tunnel_port, flags = _DESTINATION.unpack(packed)
-    return _DEST_MESSAGE.pack(
-        header, service, _DEST_MESSAGE.size - 4 - len(service), _DEST,
-        20, _DEST_ADDRESS, address, 6, _DEST_PORT, port, 6, _DEST_AF, family,
-        8, _FORWARDING, forwarding, 8, _WEIGHT, weight, 8, _UPPER, upper, 8, _LOWER, lower,
-        5, _TUNNEL_TYPE, kind, 6, _TUNNEL_PORT, tunnel_port, 6, _TUNNEL_FLAGS, flags,
-    )  # fmt: skip
+def _destination_start(command: int, service: bytes, message: struct.Struct) -> bytes:
+    """What comes before the destination's address; ``service``: the service's key attributes."""
+    nest = HEADER.pack(message.size - 4 - len(service), _DEST)
+    return _header(command) + service + nest + HEADER.pack(HEADER.size + 16, _DEST_ADDRESS)
 
 
-def _destination_deletion(service: bytes, packed: bytes) -> bytes:
-    family, address, port, *_ = _DESTINATION.unpack(packed)
-    return _DEST_KEY_MESSAGE.pack(
-        _DEL_DEST_HEADER, service, _DEST_KEY_MESSAGE.size - 4 - len(service), _DEST,
-        20, _DEST_ADDRESS, address, 6, _DEST_PORT, port, 6, _DEST_AF, family,
-    )  # fmt: skip
+def _destination_messages(command: int, service: bytes, destinations: bytes) -> list[bytes]:
+    """NEW_DEST or SET_DEST of each; ``destinations``: packed, one behind the other."""
+    start = _destination_start(command, service, _DEST_MESSAGE)
+    return [
+        _DEST_MESSAGE.pack(
+            start, address, _TO_PORT, port, _TO_AF, family,
+            _TO_FORWARDING, forwarding, _TO_WEIGHT, weight, _TO_UPPER, upper, _TO_LOWER, lower,
+            _TO_TYPE, kind, _TO_TUNNEL_PORT, tunnel_port, _TO_FLAGS, flags,
+        )
+        for family, address, port, forwarding, weight, upper, lower, kind, tunnel_port, flags
+        in _DESTINATION.iter_unpack(destinations)
+    ]  # fmt: skip
+
+
+def _destination_deletions(service: bytes, destinations: bytes) -> list[bytes]:
+    start = _destination_start(DEL_DEST, service, _DEST_KEY_MESSAGE)
+    return [
+        _DEST_KEY_MESSAGE.pack(start, address, _TO_PORT, port, _TO_AF, family)
+        for family, address, port, *_ in _DESTINATION.iter_unpack(destinations)
+    ]
 
 
 def messages(change: Change[ServiceKey, ServiceRow]) -> list[bytes]:
@@ -150,23 +165,20 @@ def messages(change: Change[ServiceKey, ServiceRow]) -> list[bytes]:
         return [_header(DEL_SERVICE) + _key_attributes(key)]
     service = _key_attributes(key)
     if old is None:
-        added = [_destination_message(_NEW_DEST_HEADER, service, packed) for packed in destinations_of(new)]
-        return [_service_message(NEW_SERVICE, key, head_of(new)), *added]
-    found: list[bytes] = []
-    if head_of(old) != head_of(new):
-        found.append(_service_message(SET_SERVICE, key, head_of(new)))
+        head = [_service_message(NEW_SERVICE, key, head_of(new))]
+        return head + _destination_messages(NEW_DEST, service, new[HEAD_SIZE:])
+    head = [_service_message(SET_SERVICE, key, head_of(new))] if head_of(old) != head_of(new) else []
     before = {destination_key(packed): packed for packed in destinations_of(old)}
     after = {destination_key(packed): packed for packed in destinations_of(new)}
-    for name, packed in after.items():
-        if name not in before:
-            found.append(_destination_message(_NEW_DEST_HEADER, service, packed))
-    for name, packed in after.items():
-        if before.get(name, packed) != packed:
-            found.append(_destination_message(_SET_DEST_HEADER, service, packed))
-    for name, packed in before.items():
-        if name not in after:
-            found.append(_destination_deletion(service, packed))
-    return found
+    added = [packed for name, packed in after.items() if name not in before]
+    changed = [packed for name, packed in after.items() if before.get(name, packed) != packed]
+    removed = [packed for name, packed in before.items() if name not in after]
+    return [
+        *head,
+        *_destination_messages(NEW_DEST, service, b"".join(added)),
+        *_destination_messages(SET_DEST, service, b"".join(changed)),
+        *_destination_deletions(service, b"".join(removed)),
+    ]
 
 
 def command_of(message: bytes) -> int:
@@ -219,25 +231,25 @@ _SERVICES = Reader(
     )
 )  # fmt: skip
 
-_DESTINATION_KEY_FIELDS = _in(_DEST, (_DEST_AF, "H"), (_DEST_ADDRESS, "16s"), (_DEST_PORT, "2s"))
-
 _DESTINATIONS = Reader(
-    _DESTINATION_KEY_FIELDS
-    + _in(
+    _in(
         _DEST,
-        (_FORWARDING, "I"), (_WEIGHT, "I"), (_UPPER, "I"), (_LOWER, "I"),
-        (_TUNNEL_TYPE, "B"), (_TUNNEL_PORT, "2s"), (_TUNNEL_FLAGS, "H"),
+        (_DEST_ADDRESS, "16s"), (_DEST_PORT, "2s"), (_FORWARDING, "I"), (_WEIGHT, "I"),
+        (_TUNNEL_TYPE, "B"), (_TUNNEL_PORT, "2s"), (_TUNNEL_FLAGS, "H"), (_UPPER, "I"), (_LOWER, "I"), (_DEST_AF, "H"),
     )
 )  # fmt: skip
 
 _ACTIVITIES = Reader(
-    _DESTINATION_KEY_FIELDS
-    + _in(_DEST, (_ACTIVE, "I"), (_INACTIVE, "I"), (_PERSISTENT, "I"))
+    _in(
+        _DEST,
+        (_DEST_ADDRESS, "16s"), (_DEST_PORT, "2s"),
+        (_ACTIVE, "I"), (_INACTIVE, "I"), (_PERSISTENT, "I"), (_DEST_AF, "H"),
+    )
     + [
         ((_DEST, _STATS64, counter), "Q")
         for counter in (_CONNECTIONS, _PACKETS_IN, _PACKETS_OUT, _BYTES_IN, _BYTES_OUT)
     ]
-)
+)  # fmt: skip
 """STATS64, since STATS wraps at 32 bits."""
 
 _TIMEOUTS = Reader([((kind,), "I") for kind in (_TIMEOUT_TCP, _TIMEOUT_TCP_FIN, _TIMEOUT_UDP)])
@@ -260,23 +272,28 @@ def read_service(message: bytes) -> tuple[ServiceKey, bytes] | MarkService:
         raise MalformedMessageError(f"a service without what Linux 5.4 tells of every service: {error}") from None
 
 
-def read_destination(message: bytes) -> bytes:
-    """The packed destination that a GET_DEST answer tells of."""
-    family, address, port, forwarding, weight, upper, lower, kind, tunnel_port, flags = _DESTINATIONS.read(message)
+def read_destinations(messages: Sequence[bytes]) -> list[bytes]:
+    """The packed destinations that the answers to a GET_DEST tell of."""
     try:
-        return _DESTINATION.pack(
-            family, address, port, forwarding, weight, upper, lower, kind, tunnel_port, flags & 0xFF
-        )  # fmt: skip
+        return [
+            _DESTINATION.pack(
+                family, address, port, forwarding, weight, upper, lower, kind, tunnel_port, flags & 0xFF
+            )
+            for address, port, forwarding, weight, kind, tunnel_port, flags, upper, lower, family
+            in _DESTINATIONS.read_all(messages)
+        ]  # fmt: skip
     except (struct.error, TypeError) as error:
         raise MalformedMessageError(
             f"a destination without what Linux 5.4 tells of every destination: {error}"
         ) from None
 
 
-def read_activity(message: bytes) -> tuple[bytes, Activity]:
-    """Destination key and counters out of the same answer."""
-    family, address, port, *counters = _ACTIVITIES.read(message)
-    return _DESTINATION_KEY.pack(family, address, port), Activity(*counters)
+def read_activities(messages: Sequence[bytes]) -> dict[bytes, Activity]:
+    """Counters by destination key out of the same answers."""
+    return {
+        _DESTINATION_KEY.pack(family, address, port): Activity(active, inactive, persistent, *totals)
+        for address, port, active, inactive, persistent, family, *totals in _ACTIVITIES.read_all(messages)
+    }
 
 
 def read_timeouts(message: bytes) -> Timeouts:

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from ipvs_agent.kernel import rtnetlink
 from ipvs_agent.kernel.attributes import attribute
-from ipvs_agent.kernel.netlink import Reply, Request, RequestSocket
-from ipvs_agent.kernel.rtnetlink import AF_INET, AF_INET6, attributes, nested, number, outcome_of, text
+from ipvs_agent.kernel.netlink import Reply, Request
+from ipvs_agent.kernel.rtnetlink import AF_INET, AF_INET6, RouteSocket, attributes, nested, number, outcome_of, text
 from ipvs_agent.rows import LINK_ALIAS, LinkRow
 from ipvs_agent.table import Change, Outcome, Verdict
 
@@ -88,7 +88,7 @@ class LinkEntry(NamedTuple):
         return self.alias == LINK_ALIAS or self.group == LINK_GROUP
 
 
-def read_links(sock: RequestSocket) -> list[LinkEntry]:
+def read_links(sock: RouteSocket) -> list[LinkEntry]:
     """Every link of this network namespace."""
     request = _INFO.pack(0, 0, 0, 0, 0) + attribute(29, struct.pack("=I", _SKIP_STATS))  # IFLA_EXT_MASK
     return [_entry(body) for body in sock.dump(rtnetlink.GETLINK, request)]
@@ -181,7 +181,7 @@ def _dress(index: int, row: LinkRow) -> list[Request]:
 class LinksTable:
     """Links of ours by name. Another kind or other ends delete a link and make it anew; damage is mended in place."""
 
-    def __init__(self, sock: RequestSocket) -> None:
+    def __init__(self, sock: RouteSocket) -> None:
         self._socket = sock
 
     def read(self, keys: Iterable[str] | None = None) -> dict[str, LinkRow]:

@@ -11,14 +11,17 @@ a socket covers that; those here only cover answers that do not come.
 
 import errno
 import os
+import select
 import socket
 import struct
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import NamedTuple
 
 from ipvs_agent.kernel.attributes import Reader
+from ipvs_agent.kernel.datagrams import Datagrams
 
 F_REQUEST, F_ACK, F_DUMP, F_DUMP_INTERRUPTED = 0x1, 0x4, 0x300, 0x10
 
@@ -44,10 +47,13 @@ _ERROR = struct.Struct("=i")
 _TYPE_DONE, _FIRST_TYPE = 3, 16
 _F_CAPPED, _F_ACK_TLVS = 0x100, 0x200
 _ERROR_TEXT = Reader([((1,), "s"), ((2,), "s")])  # NLMSGERR_ATTR_MSG, _OFFS
-_DATAGRAM = 32 << 10  # the kernel fills a dump's datagrams up to the size of the reader's buffer, this at most
 _SO_RCVBUFFORCE = 33
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
 _ATTEMPTS = 5
+
+
+Message = tuple[int, int, bytes]
+"""A ``Request`` or as much in a plain tuple, of which many are made faster."""
 
 
 class Request(NamedTuple):
@@ -95,6 +101,7 @@ class RequestSocket:
         self._inner_header = inner_header
         self._sequence = 0
         self._send_bytes = SEND_BYTES
+        self._datagrams = Datagrams()
         self._socket = self._open()
 
     def _open(self) -> socket.socket:
@@ -103,9 +110,6 @@ class RequestSocket:
             opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, self._receive_buffer)
         except PermissionError:  # reading may need no rights, and a reader no room for errors
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
-        seconds = int(self._timeout)
-        interval = struct.pack("@ll", seconds, int((self._timeout - seconds) * 1e6))
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, interval)
         for option in (_CAP_ACK, _EXT_ACK):
             with suppress(OSError):  # older kernels: longer errors, no words
                 opened.setsockopt(_SOL_NETLINK, option, 1)
@@ -122,17 +126,19 @@ class RequestSocket:
     def __exit__(self, *failure: object) -> None:
         self.close()
 
-    def exchange(self, requests: Sequence[Request]) -> list[Reply]:
+    def exchange(self, requests: Sequence[Message]) -> list[Reply]:
         """Send all, in order; one reply for each."""
         return [reply for replies in self.sends(requests) for reply in replies]
 
-    def sends(self, requests: Sequence[Request]) -> Iterator[list[Reply]]:
+    def sends(self, requests: Sequence[Message]) -> Iterator[list[Reply]]:
         """The same, a send at a time: the replies to its requests. The socket is free for other requests in between."""
         at = 0
         while at < len(requests):
             end, size = at, 0
-            while end < len(requests) and (end == at or size + len(requests[end].body) + 16 <= self._send_bytes):
-                size += len(requests[end].body) + 16
+            for _, _, body in islice(requests, at, None):
+                if end > at and size + len(body) + 16 > self._send_bytes:
+                    break
+                size += len(body) + 16
                 end += 1
             started = time.monotonic()
             replies = self._send(requests[at:end])
@@ -141,29 +147,32 @@ class RequestSocket:
             at = end
             yield replies
 
-    def _send(self, requests: Sequence[Request]) -> list[Reply]:
+    def _send(self, requests: Sequence[Message]) -> list[Reply]:
         try:
             first, fence = self._transmit(requests, F_ACK)
         except OSError as failure:
             return [Reply(failure.errno or errno.EIO, "the request could not be sent")] * len(requests)
         found: dict[int, Reply] = {}
-        lost, waiting = False, 0
+        lost = False
         while fence not in found:
             try:
-                datagram = self._socket.recv(_DATAGRAM, waiting)
-            except BlockingIOError:
-                lost = True
-                break
+                datagrams = self._receive(0 if lost else self._timeout)
             except OSError as failure:
                 if failure.errno != errno.ENOBUFS:
                     raise
-                lost, waiting = True, socket.MSG_DONTWAIT
+                lost = True
                 continue
-            for kind, flags, sequence, body in self._messages(datagram):
+            if not datagrams:
+                lost = True
+                break
+            for kind, flags, sequence, bodies in self._messages(datagrams):
                 if kind < _FIRST_TYPE:
-                    found[sequence] = _result(kind, flags, body)
-        silent = _LOST if lost else _DONE
-        return [found.get(sequence, silent) for sequence in range(first, fence + 1)]
+                    found[sequence] = _result(kind, flags, bodies[0])
+        replies = [_LOST if lost else _DONE] * len(requests)
+        for sequence, reply in found.items():
+            if first <= sequence <= fence:
+                replies[sequence - first] = reply
+        return replies
 
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
         """Send requests that answer by themselves, in one send (16 kB at most, one dump at most); a reply for each.
@@ -175,9 +184,6 @@ class RequestSocket:
         for _ in range(_ATTEMPTS):
             try:
                 replies = self._ask(requests)
-            except BlockingIOError:
-                self._reopen()
-                raise NetlinkError(errno.ETIMEDOUT, f"the kernel did not answer in {self._timeout:g} s") from None
             except OSError as failure:
                 self._reopen()
                 if failure.errno != errno.ENOBUFS:
@@ -199,16 +205,19 @@ class RequestSocket:
         found: dict[int, Reply] = {}
         seen = 0
         while len(found) < len(requests):
-            for kind, flags, sequence, body in self._messages(self._socket.recv(_DATAGRAM)):
+            datagrams = self._receive(self._timeout)
+            if not datagrams:
+                raise NetlinkError(errno.ETIMEDOUT, f"the kernel did not answer in {self._timeout:g} s")
+            for kind, flags, sequence, bodies in self._messages(datagrams):
                 if not first <= sequence <= last:
                     continue  # left over from an exchange that lost its fence
                 seen |= flags
                 if kind < _FIRST_TYPE:
-                    found[sequence] = _result(kind, flags, body, dumps.get(sequence, ()))
+                    found[sequence] = _result(kind, flags, bodies[0], dumps.get(sequence, ()))
                 elif sequence in dumps:
-                    dumps[sequence].append(body)
+                    dumps[sequence] += bodies
                 else:
-                    found[sequence] = Reply(bodies=(body,))
+                    found[sequence] = Reply(bodies=bodies)
         return None if seen & F_DUMP_INTERRUPTED else [found[sequence] for sequence in range(first, last + 1)]
 
     def dump(self, kind: int, body: bytes) -> Sequence[bytes]:
@@ -218,7 +227,7 @@ class RequestSocket:
             raise NetlinkError(reply.error, reply.words)
         return reply.bodies
 
-    def _transmit(self, requests: Sequence[Request], last_flags: int) -> tuple[int, int]:
+    def _transmit(self, requests: Sequence[Message], last_flags: int) -> tuple[int, int]:
         """Sequence numbers of the first and the last request, sent as one datagram."""
         if self._sequence + len(requests) > 0xFFFF_FFFF:
             self._sequence = 0
@@ -227,19 +236,38 @@ class RequestSocket:
         parts: list[bytes] = []
         for sequence, (kind, flags, body) in enumerate(requests, first):
             flags |= F_REQUEST | (last_flags if sequence == last else 0)
-            parts += (_HEADER.pack(16 + len(body), kind, flags, sequence, 0), body, bytes(-len(body) % 4))
+            parts.append(_HEADER.pack(16 + len(body), kind, flags, sequence, 0))
+            parts.append(body)
+            if len(body) % 4:
+                parts.append(bytes(-len(body) % 4))
         self._socket.send(b"".join(parts))
         return first, last
 
-    def _messages(self, datagram: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-        """Type, flags, sequence number and contents of each message of one datagram."""
-        at, end, inner = 0, len(datagram), 16 + self._inner_header
-        while at + 16 <= end:
-            length, kind, flags, sequence, _ = _HEADER.unpack_from(datagram, at)
-            if not 16 <= length <= end - at:
-                raise NetlinkError(errno.EBADMSG, f"a message of {length} bytes where {end - at} were received")
-            yield kind, flags, sequence, datagram[at + (inner if kind >= _FIRST_TYPE else 16) : at + length]
-            at += (length + 3) & ~3
+    def _receive(self, seconds: float) -> list[bytes]:
+        """Datagrams that are waiting, or the first to come in time; empty when none does. OSError: ENOBUFS."""
+        found = self._datagrams.waiting(self._socket.fileno())
+        if not found and seconds:
+            poll = select.poll()
+            poll.register(self._socket, select.POLLIN)
+            if poll.poll(seconds * 1000):
+                found = self._datagrams.waiting(self._socket.fileno())
+        return found
+
+    def _messages(self, datagrams: list[bytes]) -> Iterator[tuple[int, int, int, list[bytes]]]:
+        """Type, flags and sequence number of one message after the other, and what it tells; equal headers at once."""
+        for datagram in datagrams:
+            at, end = 0, len(datagram)
+            while at + 16 <= end:
+                header = datagram[at : at + 16]
+                length, kind, flags, sequence, _ = _HEADER.unpack(header)
+                skipped = 16 + (self._inner_header if kind >= _FIRST_TYPE else 0)
+                bodies = []
+                while datagram.startswith(header, at):
+                    if not 16 <= length <= end - at:
+                        raise NetlinkError(errno.EBADMSG, f"a message of {length} bytes where {end - at} were received")
+                    bodies.append(datagram[at + skipped : at + length])
+                    at += (length + 3) & ~3
+                yield kind, flags, sequence, bodies
 
     def _reopen(self) -> None:
         self._socket.close()

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from ipvs_agent.kernel import rtnetlink
 from ipvs_agent.kernel.attributes import attribute
 from ipvs_agent.kernel.links import read_links
-from ipvs_agent.kernel.netlink import Reply, Request, RequestSocket
-from ipvs_agent.kernel.rtnetlink import AF_INET6, FAMILY, address_text, attributes, number, outcome_of
+from ipvs_agent.kernel.netlink import Reply, Request
+from ipvs_agent.kernel.rtnetlink import AF_INET6, FAMILY, RouteSocket, address_text, attributes, number, outcome_of
 from ipvs_agent.rows import RETURN_PATHS, ROUTE_PROTOCOL, ROUTE_TABLE_BASE, RouteKey, RouteRow
 from ipvs_agent.table import Change, Outcome, Verdict
 
@@ -53,7 +53,7 @@ class RouteEntry(NamedTuple):
     source: str = ""
 
 
-def read_routes(sock: RequestSocket, family: int, table: int = 0, protocol: int = 0) -> list[RouteEntry]:
+def read_routes(sock: RouteSocket, family: int, table: int = 0, protocol: int = 0) -> list[RouteEntry]:
     """The routes of a family (``AF_INET``, ``AF_INET6``); of one table or protocol other than 0, as far as the kernel
     filters, which older ones do not."""
     small = table if table < 256 else 0
@@ -113,15 +113,13 @@ class Path(NamedTuple):
     local: bool = False
 
 
-def route_get(
-    sock: RequestSocket, address: str, *, mark: int = 0, source: str = "", interface: str = ""
-) -> Path | None:
+def route_get(sock: RouteSocket, address: str, *, mark: int = 0, source: str = "", interface: str = "") -> Path | None:
     """The path to ``address`` for a packet with this mark, source and outgoing interface; None: there is none."""
     return routes_get(sock, [address], mark=mark, source=source, interface=interface)[address]
 
 
 def routes_get(
-    sock: RequestSocket, addresses: Iterable[str], *, mark: int = 0, source: str = "", interface: str = ""
+    sock: RouteSocket, addresses: Iterable[str], *, mark: int = 0, source: str = "", interface: str = ""
 ) -> dict[str, Path | None]:
     """``route_get`` for many addresses, a few hundred in a send."""
     wanted = list(dict.fromkeys(addresses))
@@ -158,7 +156,7 @@ def _question(address: str, mark: int, source: str, index: int) -> bytes:
 class RoutesTable:
     """Our routes, by family, table and destination."""
 
-    def __init__(self, sock: RequestSocket) -> None:
+    def __init__(self, sock: RouteSocket) -> None:
         self._socket = sock
 
     def read(self, keys: Iterable[RouteKey] | None = None) -> dict[RouteKey, RouteRow]:

@@ -12,6 +12,7 @@ place writes none.
 import socket
 import struct
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from ipaddress import IPv6Address
 from typing import Any
@@ -35,12 +36,23 @@ F_REPLACE, F_EXCL, F_CREATE = 0x100, 0x200, 0x400
 """Of requests that make something: what is there gives way; what is there is an error; make what is not there."""
 
 _ATTRIBUTE = struct.Struct("=HH")
+_SOL_NETLINK, _STRICT_CHECK = 270, 12
 _LITTLE = struct.pack("=H", 1) == b"\x01\x00"
 
 
-def route_socket() -> RequestSocket:
-    """A socket for everything in this package that takes one, in the calling thread's network namespace."""
-    return RequestSocket(NETLINK_ROUTE)
+class RouteSocket(RequestSocket):
+    """What everything in this package takes; the kernel gives only those entries of a dump that its request names."""
+
+    def _open(self) -> socket.socket:
+        opened = super()._open()
+        with suppress(OSError):  # before Linux 4.20 everything comes; whoever asks filters once more
+            opened.setsockopt(_SOL_NETLINK, _STRICT_CHECK, 1)
+        return opened
+
+
+def route_socket() -> RouteSocket:
+    """In the calling thread's network namespace."""
+    return RouteSocket(NETLINK_ROUTE)
 
 
 def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:

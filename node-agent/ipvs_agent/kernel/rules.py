@@ -8,8 +8,8 @@ import struct
 from collections.abc import Iterable, Sequence
 
 from ipvs_agent.kernel import rtnetlink
-from ipvs_agent.kernel.netlink import Reply, Request, RequestSocket
-from ipvs_agent.kernel.rtnetlink import FAMILY, attributes, number, outcome_of, text
+from ipvs_agent.kernel.netlink import Reply, Request
+from ipvs_agent.kernel.rtnetlink import FAMILY, RouteSocket, attributes, number, outcome_of, text
 from ipvs_agent.rows import ROUTE_PROTOCOL, RuleKey, RuleRow
 from ipvs_agent.table import Change, Outcome, Verdict
 
@@ -32,7 +32,7 @@ _NOTHING_SUPPRESSED = b"\xff\xff\xff\xff"  # the kernel always tells it
 class RulesTable:
     """Rules of our protocol by family, priority, mark and mask."""
 
-    def __init__(self, sock: RequestSocket) -> None:
+    def __init__(self, sock: RouteSocket) -> None:
         self._socket = sock
 
     def read(self, keys: Iterable[RuleKey] | None = None) -> dict[RuleKey, RuleRow]:

@@ -92,18 +92,24 @@ RULES: Mapping[Feature, Rules] = {
         "NFT_REJECT_INET",
     ),
     Feature.UNTRACKED: Rules(
-        _both("hop_macs", "hop_links", "untracked", "tracked"),
+        _both("hop_macs", "hop_links", "untracked", "unjudged"),
         (
+            # Under DR and TUN a director sees one direction only, which connection tracking calls invalid from the
+            # second packet on, and somebody may drop that. Not tracked at all: no entries in conntrack's table either.
             Chain(
                 "untrack",
                 _each(
                     "ether saddr . {flow} @hop_macs{v} accept",
                     "iifname . {flow} @hop_links{v} accept",
-                    "{flow} @tracked{v} accept",
                     "{flow} @untracked{v} notrack",
                 ),
                 _base("filter", "prerouting", -300),
             ),
+            # Where some flows of a service need tracking (a real server of this host by NAT, a second hop that began
+            # before the VIP came here), nothing is known of a packet before it is looked up. Afterwards `notrack` does
+            # nothing to packets that have an entry, and takes the verdict off those that are invalid
+            # (nft_notrack_eval, net/netfilter/nft_ct.c).
+            Chain("unjudge", _each("{flow} @unjudged{v} notrack"), _base("filter", "prerouting", -150)),
         ),
         "NFT_CT",
     ),

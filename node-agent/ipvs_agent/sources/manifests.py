@@ -67,9 +67,9 @@ class ManifestsSource:
             self.snapshot.hold(keys[owner], claims_of([as_plan(plan)]))
         self._directory = ManifestDirectory(path, (ObjectKey("VirtualService", *key) for key in keys.values()))
 
-    def look(self, now: float) -> Update:
-        """Read what changed and plan what it touches."""
-        changes = self._directory.look(now)
+    def look(self, now: float, names: frozenset[str] | None = None) -> Update:
+        """Read what changed (of the files ``names``; None: of all) and plan what it touches."""
+        changes = self._directory.look(now, names)
         affected: set[Key] = set()
         for declared in changes.put:
             affected |= self.snapshot.put(declared)
@@ -79,9 +79,9 @@ class ManifestsSource:
             affected |= self.snapshot.remove(kind, namespace, name)
         plans: dict[Owner, VirtualServicePlanSpec | None] = {}
         while affected:
-            key = min(affected)
-            affected.discard(key)
-            affected |= self._plan(key, plans)
+            for key in sorted(affected):
+                affected.discard(key)
+                affected |= self._plan(key, plans)
         errors = tuple(str(error) for error in changes.errors) + tuple(self._refused())
         return Update(plans, self._node_spec(complete=changes.complete), errors, changes.recheck)
 

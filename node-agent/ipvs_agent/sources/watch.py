@@ -22,9 +22,12 @@ _CHANGES = (
 
 
 class DirectoryWatch:
-    """Calls ``changed`` on the running loop. Where the directory is not there the regular audit looks again."""
+    """Calls ``changed`` on the running loop with the names of files, or None where any may have changed.
 
-    def __init__(self, path: Path, changed: Callable[[], None]) -> None:
+    Where the directory is not there the regular audit looks again.
+    """
+
+    def __init__(self, path: Path, changed: Callable[[frozenset[str] | None], None]) -> None:
         self._path, self._changed = path, changed
         self._inotify = INotify(nonblocking=True)
         self._watching = False
@@ -42,8 +45,11 @@ class DirectoryWatch:
             self._watching = False
 
     def _told(self) -> None:
-        if self._inotify.read(timeout=0):
-            self._changed()
+        events = self._inotify.read(timeout=0)
+        if any(not event.name for event in events):  # the directory itself, or more than the queue held
+            self._changed(None)
+        elif events:
+            self._changed(frozenset(event.name for event in events))
 
     def close(self) -> None:
         asyncio.get_running_loop().remove_reader(self._inotify.fileno())

@@ -195,7 +195,7 @@ def row_in(kernel: Kernel, key: bytes, **other: bool) -> bytes:
     assert not isinstance(found, codec.MarkService)
     assert found[0] == key
     told = kernel.tell_destinations(kernel_key(key), **other)
-    return found[1] + b"".join(sorted(map(codec.read_destination, told)))
+    return found[1] + b"".join(sorted(codec.read_destinations(told)))
 
 
 def kernel_with(key: bytes, row: bytes) -> Kernel:
@@ -285,7 +285,7 @@ def test_activity_is_read_from_the_64_bit_counters(packed: bytes, connections: l
         told = tell_destination(
             name, fields, padded=padded, reordered=reordered, counters=(*connections, *totals)
         )  # fmt: skip
-        assert codec.read_activity(told) == (destination_key(packed), Activity(*connections, *totals))
+        assert codec.read_activities([told]) == {destination_key(packed): Activity(*connections, *totals)}
 
 
 def test_packets_count_both_ways() -> None:
@@ -376,7 +376,7 @@ def test_a_service_that_lacks_what_every_service_has_is_an_error_in_words(told: 
 def test_a_destination_of_a_kernel_before_5_4_is_an_error_in_words() -> None:
     told = tlv(2, tlv(1, bytes(16)) + tlv(2, bytes(2)) + b"".join(tlv(kind, bytes(4)) for kind in range(3, 10)))
     with pytest.raises(MalformedMessageError, match=r"Linux 5\.4"):
-        codec.read_destination(told)
+        codec.read_destinations([told])
 
 
 @settings(max_examples=50)

@@ -46,13 +46,11 @@ class Kernel:
         self.queue += self.answer([sequence for _, _, sequence in found])
         return len(datagram)
 
-    def recv(self, size: int, flags: int = 0) -> bytes:
-        if not self.queue:
-            raise BlockingIOError(errno.EAGAIN, "nothing")
-        given = self.queue.popleft()
+    def receive(self) -> list[bytes]:
+        given = self.queue.popleft() if self.queue else b""
         if isinstance(given, int):
             raise OSError(given, "from the kernel")
-        return given
+        return [given] if given else []
 
     def close(self) -> None:
         self.queue.clear()
@@ -67,6 +65,9 @@ class Scripted(RequestSocket):
     def _open(self) -> socket.socket:
         self.opened += 1
         return self.kernel  # type: ignore[return-value]
+
+    def _receive(self, seconds: float) -> list[bytes]:
+        return self.kernel.receive()
 
 
 def requests(count: int, size: int = 0) -> list[Request]:
@@ -130,14 +131,24 @@ def test_a_slow_send_is_followed_by_smaller_ones(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(netlink.time, "monotonic", lambda: next(clock))  # every send takes a second
     asked = Scripted(lambda sequences: [error(sequences[-1], 0)])
     asked.exchange(requests(100, size=984))
-    assert [len(sent) for sent in asked.kernel.sent][:6] == [16, 8, 4, 2, 1, 1]
+    assert [len(sent) for sent in asked.kernel.sent] == [16] + [1] * 84
+
+
+def test_sends_grow_again_when_they_are_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 1.0] + [1.0] * 100)  # only the first takes a second
+    monkeypatch.setattr(netlink.time, "monotonic", lambda: next(clock))
+    asked = Scripted(lambda sequences: [error(sequences[-1], 0)])
+    asked.exchange(requests(100, size=984))
+    sizes = [len(sent) for sent in asked.kernel.sent]
+    assert sizes[:2] == [16, 1]
+    assert max(sizes[2:]) == 16
 
 
 def test_requests_of_others_may_come_between_two_sends() -> None:
     asked = Scripted(lambda s: [error(s[-1], 0)] if len(s) > 1 else [message(DATA, s[0], b"here")])
     sends = asked.sends(requests(32, size=1000))
     assert len(next(sends)) == 16
-    assert asked.ask(requests(1))[0].bodies == (b"here",)
+    assert asked.ask(requests(1))[0].bodies == [b"here"]
     assert [reply.error for reply in next(sends)] == [0] * 16
 
 

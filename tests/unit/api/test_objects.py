@@ -61,9 +61,10 @@ def spoilt(draw: st.DrawFn) -> dict[str, Any]:
     return value
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(spoilt())
 @example(OBJECTS[0] | {"spec": OBJECTS[0]["spec"] | {"unknown": None}})
+@example(OBJECTS[-1] | {"spec": {"addresses": ["192.0.2.1"], "announcement": {"none": {"unknown": 1}}}})
 def test_an_object_is_refused_by_its_type_exactly_when_its_schema_finds_a_fault(value: dict[str, Any]) -> None:
     before = copy.deepcopy(value)
     decoded = decode(value)

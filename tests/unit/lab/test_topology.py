@@ -33,9 +33,6 @@ def test_the_switch_gets_a_bridge_for_each_lan_and_a_cable_for_each_port() -> No
 def test_a_host_gets_its_addresses_and_gateways_and_nothing_is_tentative() -> None:
     client = two_networks().hosts["client"]
     assert host_batch(1, client).splitlines() == [
-        "link set lo up",
-        "link set eth0 addrgenmode none",
-        "link set eth0 up",
         "addr add 192.0.2.1/24 dev eth0",
         "addr add 2001:db8::1/64 dev eth0 nodad",
         "addr add fe80::ff:fe00:100/64 dev eth0 nodad",

@@ -4,6 +4,7 @@ import pytest
 
 from ipvs_planner.claims import NOTHING, claims_of
 from ipvs_planner.compile import compile_virtual_service
+from ipvs_planner.compiled import Compiled
 from ipvs_planner.index import Key
 from ipvs_planner.snapshot import Declared, Snapshot
 
@@ -48,16 +49,20 @@ CHANGES = [
 ]
 
 
+def results(snapshot: Snapshot) -> dict[Key, Compiled]:
+    keys = list(snapshot.keys())
+    return {key: compile_virtual_service(snapshot, key) for key in keys}
+
+
 @pytest.mark.parametrize(("declared", "affected"), [change[1:] for change in CHANGES], ids=[c[0] for c in CHANGES])
 def test_a_change_concerns_those_that_it_touches(declared: Declared, affected: set[str]) -> None:
     snapshot = Snapshot(trusted=True)
     for each in (*BASE, CORE, *SERVICES):
         snapshot.put(each)
-    before = {key: compile_virtual_service(snapshot, key) for key in snapshot.keys()}
+    before = results(snapshot)
     found = snapshot.put(declared)
     assert {key.name for key in found} == affected
-    changed = {key for key in snapshot.keys() if compile_virtual_service(snapshot, key) != before.get(key)}
-    assert changed <= found
+    assert {key for key, result in results(snapshot).items() if result != before.get(key)} <= found
     assert snapshot.put(declared) == set(), "a second time it is no change"
 
 

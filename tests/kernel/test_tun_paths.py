@@ -1,0 +1,119 @@
+"""TUN through a router, from manifests to what clients and wires saw: every encapsulation, both families, large
+transfers, strangers kept out."""
+
+import socket
+
+import pytest
+
+from ipvs_lab.net import Capture, Host, clients, serve
+from ipvs_lab.topologies import far
+from tests.kernel.conftest import MakeSite, Site, virtual_service
+
+VIP = {4: "192.0.2.10", 6: "2001:db8:2::10"}
+SERVERS = ("rs1", "rs2", "rs3")
+IP_HEADER = {4: 20, 6: 40}
+GUE_PORT = 6080
+BETWEEN = {"IPIP": 0, "GUE": 12, "GRE": 4}
+"""Bytes between the outer and the inner IP header."""
+OUTER = {"IPIP": {4: "ipip", 6: "ipv6"}, "GUE": {4: "udp", 6: "udp"}, "GRE": {4: "gre", 6: "gre"}}
+
+
+def tunnel(kind: str) -> dict[str, str | int]:
+    return {"type": kind, "port": GUE_PORT} if kind == "GUE" else {"type": kind}
+
+
+def servers(lvs: Site) -> list[Host]:
+    return [lvs[name] for name in SERVERS]
+
+
+def announced_mss(capture: Capture, family: int) -> set[int]:
+    """What SYN segments on an Ethernet interface announce: Linux puts the option first (RFC 9293, section 3.2)."""
+    capture.packets()
+    options = [frame.raw[14 + IP_HEADER[family] + 20 :] for frame in capture.frames]
+    assert all(option[:2] == b"\x02\x04" for option in options)
+    return {int.from_bytes(option[2:4]) for option in options}
+
+
+def echoed(host: Host, vip: str, size: int) -> bool:
+    """Whether that many bytes come back as they went."""
+    data = bytes(range(251)) * (size // 251 + 1)
+    with host.inside():
+        sock = socket.create_connection((vip, 80), 20)
+    with sock, sock.makefile("rb") as answer:
+        sock.sendall(b"echo %d\n" % size + data[:size])
+        return answer.read(size) == data[:size]
+
+
+@pytest.mark.parametrize("family", [4, 6], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize("kind", BETWEEN)
+def test_tunnels_through_a_router_carry_large_transfers_and_replies_go_straight_back(
+    site: MakeSite, kind: str, family: int
+) -> None:
+    lvs = site(far(), nodes=SERVERS)
+    vip, rips = VIP[family], lvs.servers(*SERVERS, family=family)
+    lvs.put(virtual_service("web", vip, 80, rips, forwarding="TUN", tunnel=tunnel(kind)))
+    lvs.start()
+    serve(servers(lvs), 80)
+    client, router = lvs["client"], lvs["router"]
+    syn_from_servers = f"src host {vip} and " + ("tcp[13] == 18" if family == 4 else "ip6[53] == 18")
+    with lvs["director"].capture("eth0") as passed, router.capture("eth1", syn_from_servers) as accepted:
+        told = clients(client, 12, vip, 80)
+        assert [echoed(client, vip, 200_000) for _ in SERVERS] == [True] * 3
+    assert told.answers == {"rs1": 4, "rs2": 4, "rs3": 4}, str(told)
+    assert told.seen == {name: {client.address(family=family)} for name in SERVERS}
+    assert {p.protocol for p in passed.packets() if p.destination in rips} == {OUTER[kind][family]}
+    assert not [p for p in passed.packets() if p.source == vip and p.protocol == "tcp"], "replies do not pass"
+    assert not [p for p in passed.packets() if p.fragment], "every segment fits"
+    room = 1500 - IP_HEADER[family] - BETWEEN[kind]
+    assert announced_mss(accepted, family) == {room - IP_HEADER[family] - 20}
+
+
+@pytest.mark.parametrize("family", [4, 6], ids=["IPv4", "IPv6"])
+def test_clients_learn_what_a_datagram_through_a_tunnel_may_measure(site: MakeSite, family: int) -> None:
+    lvs = site(far(), nodes=["rs1"])
+    vip = VIP[family]
+    lvs.put(virtual_service("dns", vip, "53/UDP", lvs.servers("rs1", family=family), forwarding="TUN"))
+    lvs.start()
+    serve(lvs["rs1"], 53, "udp")
+    client = lvs["client"]
+    with client.inside():
+        sock = socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
+    with sock:
+        sock.settimeout(1)
+        sock.connect((vip, 53))
+        full = bytes(1500 - IP_HEADER[family] - 8)
+        sock.send(full)
+        with pytest.raises(TimeoutError):
+            sock.recv(100)
+        route = client.run("ip", "route", "get", vip).stdout
+        assert f"mtu {1500 - IP_HEADER[family]}" in route
+        sock.send(full)
+        assert sock.recv(100).startswith(b"rs1 "), "in fragments now"
+
+
+@pytest.mark.parametrize("family", [4, 6], ids=["IPv4", "IPv6"])
+def test_what_strangers_send_into_our_tunnels_is_dropped(site: MakeSite, family: int) -> None:
+    topology = far()
+    topology.host("stranger", servers="10.0.0.66/24 2001:db8:3::66/64", via="10.0.0.1 2001:db8:3::1")
+    lvs = site(topology, nodes=["rs1"])
+    vip, [rip] = VIP[family], lvs.servers("rs1", family=family)
+    for number, kind in enumerate(BETWEEN, 80):
+        lvs.put(virtual_service(kind.lower(), vip, number, [rip], forwarding="TUN", tunnel=tunnel(kind)))
+        serve(lvs["rs1"], number)
+    lvs.start()
+    stranger = lvs["stranger"]
+    stranger.run("ip", "addr", "add", vip, "dev", "lo")
+    bracketed = "[{}]:{}" if family == 6 else "{}:{}"
+    with lvs["rs1"].capture("") as seen:
+        for number, kind in enumerate(BETWEEN, 80):
+            assert clients(lvs["client"], 3, vip, number).answers == {"rs1": 3}
+            service, server = bracketed.format(vip, number), bracketed.format(rip, number)
+            words = [kind.lower(), *(["--tun-port", str(GUE_PORT)] if kind == "GUE" else [])]
+            stranger.run("ipvsadm", "-A", "-t", service, "-s", "rr")
+            stranger.run("ipvsadm", "-a", "-t", service, "-r", server, "-i", "--tun-type", *words)
+            assert clients(stranger, 2, vip, number, timeout=1).errors == {"timeout": 2}
+    assert [p for p in seen.packets() if p.source == stranger.address(family=family)], "something was sent"
+    entered = [p for p in seen.packets() if p.interface.startswith("ivt-") and p.direction == "in"]
+    assert {p.source for p in entered} == {lvs["client"].address(family=family)}
+    sent = [p for p in seen.packets() if p.direction == "out" and p.protocol == "tcp"]
+    assert {p.destination for p in sent} == {lvs["client"].address(family=family)}
