@@ -95,12 +95,10 @@ def _key(value: dict[str, Any]) -> ObjectKey | None:
 def _unknown(value: dict[str, Any]) -> Refusal | None:
     """Why an object is not one that is read here, by ``apiVersion`` and ``kind``; None: it is."""
     version, kind = value.get("apiVersion"), value.get("kind")
-    for field, found in (("apiVersion", version), ("kind", kind)):
-        if not isinstance(found, str):
-            fault = Fault((field,), "expected text") if field in value else Fault((), f'field "{field}" is missing')
-            return Refusal(_key(value) if kind in _DECLARED else None, (fault,))
-    assert isinstance(version, str)
-    assert isinstance(kind, str)
+    if not isinstance(kind, str):
+        return Refusal(None, (_no_text(value, "kind"),))
+    if not isinstance(version, str):
+        return Refusal(_key(value) if kind in _DECLARED else None, (_no_text(value, "apiVersion"),))
     group = version.rpartition("/")[0]
     if (version, kind) == ("v1", "Node") or (version == API_VERSION and kind in ("VirtualService", "DirectorGroup")):
         return None
@@ -113,6 +111,10 @@ def _unknown(value: dict[str, Any]) -> Refusal | None:
     if kind == "DirectorGroup" or (kind == "VirtualService" and group != _ISTIO):
         return Refusal(_key(value), (Fault(("apiVersion",), f'found "{version}", expected {API_VERSION}'),))
     return _passed_over(value, f"{kind} of {version} is not read")
+
+
+def _no_text(value: dict[str, Any], field: str) -> Fault:
+    return Fault((field,), "expected text") if field in value else Fault((), f'field "{field}" is missing')
 
 
 def _passed_over(value: dict[str, Any], why: str) -> Refusal:

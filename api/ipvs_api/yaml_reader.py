@@ -33,7 +33,7 @@ class Document(NamedTuple):
     ``nodes_left``: of the text's budget.
     """
 
-    value: object
+    value: Any
     line: int
     item_lines: Mapping[int, int]
     repeated: tuple[tuple[Path, Place], ...]

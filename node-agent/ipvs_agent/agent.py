@@ -8,12 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ipvs_agent.converge import Converger, Progress
+from ipvs_agent.desired.settings import settings
 from ipvs_agent.desired.share import Context
 from ipvs_agent.facts import Host, Interface
-from ipvs_agent.intent import SERVER, Intent
+from ipvs_agent.intent import Intent
 from ipvs_agent.kernel import announce as wire
 from ipvs_agent.kernel.notifications import Notifications
 from ipvs_agent.kernel.whole import Kernel
+from ipvs_agent.ledger import SERVER, is_plan
 from ipvs_agent.paths import found as found_paths
 from ipvs_agent.report import Standing, report
 from ipvs_agent.rows import AddressKey
@@ -92,6 +94,7 @@ class Agent:
         self.store.put_node_name(self.node)
         paths = found_paths(self.kernel.routes.read())
         self.intent = Intent(self.store, self._context(host, paths), self.clock())
+        self.intent.take_settings(settings(self.spec))
         self.converger = Converger(self.kernel, self.store, self.intent, self.clock)
         self.converger.adopt_addresses()
         self._others = self.kernel.other_managers()
@@ -141,6 +144,7 @@ class Agent:
         self.store.put_node_spec(spec)
         context = self._context(self.intent.context.host, self.intent.context.paths)
         self.converger.touch(self.intent.reconsider(context, now))
+        self.converger.touch(self.intent.take_settings(settings(spec)))
 
     def take_notifications(self) -> set[str]:
         """Tables (and ``host``) that the kernel says have changed."""
@@ -232,9 +236,9 @@ class Agent:
         return self.status
 
     def standing(self) -> Standing:
-        owners = [owner for owner in self.intent.ledger.owners() if "~" not in owner]
+        owners = self.intent.ledger.owners()
         serving = {owner.removesuffix(SERVER) for owner in owners if owner.endswith(SERVER)}
-        directing = {owner for owner in owners if not owner.endswith(SERVER)}
+        directing = set(filter(is_plan, owners))
         services = self.converger.services
         return Standing(
             host=self.intent.context.host,

@@ -81,9 +81,9 @@ def release(options: argparse.Namespace) -> int:
         store = _open(options.state_dir)
         kernel = Kernel()
         try:
-            for thing, problem in take_away(kernel, store):
-                print(f"{thing}: {problem or 'gone'}", file=sys.stderr if problem else sys.stdout)
-                failed |= bool(problem)
+            for released in take_away(kernel, store):
+                print(released, file=sys.stderr if released.failed else sys.stdout)
+                failed |= released.failed
         finally:
             kernel.close()
             store.close()

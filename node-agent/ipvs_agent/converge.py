@@ -16,7 +16,7 @@ from ipvs_agent.intent import Dirty, Intent
 from ipvs_agent.kernel.nft_program import NftError
 from ipvs_agent.kernel.whole import Kernel
 from ipvs_agent.preview import Preview
-from ipvs_agent.rows import AddressKey, HopKey, NftKey, SysctlRow
+from ipvs_agent.rows import TIMEOUTS, AddressKey, HopKey, NftKey, SysctlRow
 from ipvs_agent.services_pass import ServicesPass
 from ipvs_agent.store import FoundSysctl, Store
 from ipvs_agent.table import Change, Outcome, Verdict
@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 SMALL = ("links", "sysctls", "fou", "routes", "rules", "addresses")
 NFT = ("elements", "hops")
+PLACING_PERIOD = 1.0
+"""Seconds between two rounds of new addresses while services are still being written: each probes for half a second."""
+
 NFT_UNUSABLE = NftKey("", ())
 """Stands for nftables as a whole where it cannot be used."""
 
@@ -65,6 +68,7 @@ class Converger:
         self._expected: dict[str, set[Any]] = {name: set() for name in (*SMALL, *NFT)}
         self._found = store.sysctls()
         self._started = False
+        self._placed = 0.0
         self.audit()
 
     # what to look at
@@ -108,7 +112,9 @@ class Converger:
             self._write(name, ups=True)
         drained = self.services.step()
         self.touch(self.intent.settle(drained, now))
-        self._write("addresses", ups=True)
+        if not self.services.more or now - self._placed >= PLACING_PERIOD:
+            self._placed = now
+            self._write("addresses", ups=True)
         self._write("addresses", ups=False)
         self._write_nft(ups=False)
         self.services.remove()
@@ -367,7 +373,7 @@ def describe(table: str, key: Any) -> str:
         case "links":
             return f"link {key}"
         case "sysctls":
-            return f"sysctl {key.replace('/', '.')}"
+            return f"IPVS {key.partition('/')[2]}" if key in TIMEOUTS else f"sysctl {key.replace('/', '.')}"
         case "fou":
             return f"GUE port {key.port} (IPv{key.family})"
         case "routes":

@@ -10,7 +10,7 @@ from typing import Any
 
 from ipvs_agent.desired.share import Context, Finding, Severity, Share
 from ipvs_agent.desired.whole import desired
-from ipvs_agent.ledger import Ledger, Owner
+from ipvs_agent.ledger import NODE, SERVER, Ledger, Owner
 from ipvs_agent.linger import Lingering, leave_behind
 from ipvs_agent.paths import allocate, gateways_of
 from ipvs_agent.rows import KernelState, ServiceKey
@@ -19,10 +19,6 @@ from ipvs_api.plan import VirtualServicePlanSpec
 
 Dirty = dict[str, set[Any]]
 """Keys by table whose wanted row changed."""
-
-
-SERVER = "#server"
-"""Suffix of the owner under which the ledger keeps a plan's real-server role."""
 
 
 def _blocked(share: Share) -> bool:
@@ -123,6 +119,10 @@ class Intent:
         for service in entry.services:
             self._services[service].add(number)
         return self.ledger.put(f"{entry.owner}~{number}", entry.state)
+
+    def take_settings(self, state: KernelState) -> Dirty:
+        """What the node as a whole is told, beside all plans."""
+        return self.ledger.put(NODE, state)
 
     def reconsider(self, context: Context, now: float) -> Dirty:
         """Work every share out again for a host (or node settings) that changed."""

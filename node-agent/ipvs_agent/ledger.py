@@ -15,7 +15,19 @@ K = TypeVar("K")
 R = TypeVar("R")
 
 Owner = str
-"""``namespace/name`` of a plan, or that and ``~n`` for what lingers after it."""
+"""``namespace/name`` of a plan, with ``#server`` for its real-server role, or ``~n`` for what lingers after it.
+
+``@node``: what the node as a whole is told.
+"""
+
+NODE = "@node"
+SERVER = "#server"
+
+
+def is_plan(owner: Owner) -> bool:
+    """True for a plan itself, not for what lingers after it or for the node."""
+    return owner != NODE and "~" not in owner and not owner.endswith(SERVER)
+
 
 TABLES = tuple(field.name for field in fields(KernelState))
 

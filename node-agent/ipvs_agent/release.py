@@ -5,38 +5,60 @@ behind them; switches get the values they had before us, parents before what the
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from ipvs_agent.converge import describe
+from ipvs_agent.kernel.nft import NftError
 from ipvs_agent.kernel.whole import Kernel
-from ipvs_agent.rows import SysctlRow
+from ipvs_agent.rows import NFT_TABLE, SysctlRow
 from ipvs_agent.services_pass import name_service
 from ipvs_agent.store import Store
 from ipvs_agent.table import Change, Outcome, Verdict
 
 
-def release(kernel: Kernel, store: Store) -> Iterator[tuple[str, str]]:
-    """Yields what was done, or why it could not be: (thing, problem), problem empty when it is gone."""
+class Released(NamedTuple):
+    """One thing of ours: what became of it, in words; ``failed`` when it is there still."""
+
+    thing: str
+    words: str = "gone"
+    failed: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.thing}: {self.words}"
+
+
+def release(kernel: Kernel, store: Store) -> Iterator[Released]:
+    """Take everything away, and tell of each thing."""
     for name in ("addresses", "rules", "routes"):
         yield from _remove(kernel, name, kernel.table(name).read())
     owned = store.services()
     services = {key: row for key, row in kernel.ipvs.read(owned).items() if key in owned}
     for outcome in kernel.ipvs.write([Change(key, row, None) for key, row in services.items()]):
-        yield f"service {name_service(outcome.key)}", _problem(outcome)
-    for table in kernel.nft.delete():
-        yield f"nftables table {table}", ""
+        yield _told(f"service {name_service(outcome.key)}", outcome)
+    yield from _remove_nft(kernel)
     ports = store.fou_ports()
     yield from _remove(kernel, "fou", {key: row for key, row in kernel.fou.read().items() if key in ports})
     yield from _remove(kernel, "links", kernel.links.read())
     yield from _restore_switches(kernel, store)
 
 
-def _remove(kernel: Kernel, name: str, rows: dict[Any, Any]) -> Iterator[tuple[str, str]]:
+def _remove(kernel: Kernel, name: str, rows: dict[Any, Any]) -> Iterator[Released]:
     for outcome in kernel.table(name).write([Change(key, row, None) for key, row in rows.items()]):
-        yield describe(name, outcome.key), _problem(outcome)
+        yield _told(describe(name, outcome.key), outcome)
 
 
-def _restore_switches(kernel: Kernel, store: Store) -> Iterator[tuple[str, str]]:
+def _remove_nft(kernel: Kernel) -> Iterator[Released]:
+    """A kernel (or host) without nftables has no table of ours."""
+    try:
+        state = kernel.nft.read()
+    except NftError:
+        return
+    if state.features or state.elements or state.hops or state.damage:
+        problem = kernel.nft.delete()
+        yield Released(f"nftables tables {NFT_TABLE}", problem or "gone", bool(problem))
+
+
+def _restore_switches(kernel: Kernel, store: Store) -> Iterator[Released]:
     """A value that somebody changed after us is theirs and stays."""
     remembered = store.sysctls()
     now = kernel.sysctls.read(remembered)
@@ -46,11 +68,12 @@ def _restore_switches(kernel: Kernel, store: Store) -> Iterator[tuple[str, str]]
         if row is None or row.value == entry.found:
             continue
         if row.value != entry.wrote:
-            yield describe("sysctls", path), f"is {row.value}, neither what was found nor what we wrote; left alone"
+            words = f"is {row.value}, neither what was found nor what we wrote; left alone"
+            yield Released(describe("sysctls", path), words, failed=True)
             continue
         changes.append(Change(path, row, SysctlRow(entry.found)))
     for outcome in kernel.sysctls.write(changes):
-        yield describe("sysctls", outcome.key), _problem(outcome)
+        yield _told(describe("sysctls", outcome.key), outcome, f"back to {remembered[outcome.key].found}")
 
 
 def _is_parent(path: str) -> bool:
@@ -58,5 +81,7 @@ def _is_parent(path: str) -> bool:
     return path == "net/ipv4/ip_forward" or "/all/" in path or "/default/" in path
 
 
-def _problem(outcome: Outcome[Any]) -> str:
-    return "" if outcome.verdict is Verdict.DONE else outcome.message or outcome.verdict.value
+def _told(thing: str, outcome: Outcome[Any], done: str = "gone") -> Released:
+    if outcome.verdict is Verdict.DONE:
+        return Released(thing, done)
+    return Released(thing, outcome.message or outcome.verdict.value, failed=True)

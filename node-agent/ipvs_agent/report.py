@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from ipvs_agent import __version__
 from ipvs_agent.desired.share import Finding, Reason, Severity
 from ipvs_agent.facts import Host
-from ipvs_agent.ledger import Owner
+from ipvs_agent.ledger import Owner, is_plan
 from ipvs_agent.troubles import Trouble
 from ipvs_api.meta import Condition, ConditionStatus
 from ipvs_api.node import (
@@ -77,7 +77,7 @@ def _failures(standing: Standing) -> Iterable[PlanFailure]:
             if finding.severity is not Severity.NOTE:
                 yield PlanFailure(*_split(owner), finding.reason, finding.message, finding.real_server)
     for trouble in standing.troubles:
-        for owner in trouble.owners:
+        for owner in filter(is_plan, trouble.owners):
             yield PlanFailure(*_split(owner), trouble.reason, trouble.message)
 
 
@@ -100,7 +100,7 @@ def _conditions(
         for finding in findings
         if finding.severity is Severity.NOTE
     ]
-    refused = [failure.message for failure in failures if failure.reason == Reason.KERNEL_REFUSED]
+    refused = [trouble.message for trouble in standing.troubles if trouble.reason is Reason.KERNEL_REFUSED]
     network = [failure.message for failure in failures if failure.reason != Reason.KERNEL_REFUSED]
     wanted = [
         _condition("KernelReady", not refused, "AsNeeded", "KernelRefused", refused),

@@ -115,6 +115,10 @@ class RuleRow(NamedTuple):
     table: int
 
 
+TIMEOUTS = ("ipvs/timeout_tcp", "ipvs/timeout_tcp_fin", "ipvs/timeout_udp")
+"""IPVS's own time-outs, in seconds, among the switches; they are set by netlink."""
+
+
 class SysctlRow(NamedTuple):
     """One switch, by its path below ``/proc/sys``.
 

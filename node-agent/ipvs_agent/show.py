@@ -23,6 +23,11 @@ def as_list(items: Sequence[Any]) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "List", "items": list(items)}
 
 
+def _typed(kind: str, item: Any) -> dict[str, Any]:
+    """An object with the type that encoding leaves out as a default."""
+    return {"apiVersion": API_VERSION, "kind": kind, **msgspec.to_builtins(item)}
+
+
 def encoded(value: Any, output: str) -> str:
     """``json`` (indented) or ``yaml``."""
     plain = msgspec.to_builtins(value)
@@ -36,11 +41,10 @@ def encoded(value: Any, output: str) -> str:
 def show_status(view: View, output: str) -> str:
     """The node and its virtual services; ``json`` and ``yaml`` have the shapes that a cluster has."""
     if output != "table":
-        services = [
-            {"apiVersion": API_VERSION, "kind": "VirtualService", **msgspec.to_builtins(service)}
-            for service in view.services
-        ]
-        return encoded(as_list([view.node, *services, *view.plans]), output)
+        items: list[tuple[str, Any]] = [("IPVSNode", view.node)]
+        items += [("VirtualService", service) for service in view.services]
+        items += [("VirtualServicePlan", plan) for plan in view.plans]
+        return encoded(as_list([_typed(kind, item) for kind, item in items]), output)
     parts = [_node(view), _services(view), _kernel(view), _conditions(view)]
     return "\n".join(part for part in parts if part)
 
@@ -102,7 +106,7 @@ def _kernel(view: View) -> str:
                     str(server.weight),
                     str(server.active),
                     str(server.inactive),
-                    "draining" if f"{server.address}:{server.port}" in names else "",
+                    "draining" if address in names else "",
                 )
             )
     return table(rows)

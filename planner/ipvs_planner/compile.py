@@ -77,7 +77,7 @@ def _plans(
             backends=backends,
             slice=number,
             slices=len(parts),
-            return_path=intake.return_path,
+            return_path=ReturnPath.GATEWAY if routed else ReturnPath.MASQUERADE,
             gateways=tuple(gateways),
             tunnel=TunnelSpec(*intake.tunnel),
             scheduler_flags=intake.scheduler_flags,

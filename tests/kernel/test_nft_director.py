@@ -147,6 +147,25 @@ def test_direct_routing_lives_beside_somebody_who_drops_invalid(net: Network, fa
     assert clients(net["client"], 10, vip, 80).answers == {"direct": 10}
 
 
+def test_masqueraded_connections_go_on_when_their_service_turns_to_direct_routing(net: Network) -> None:
+    """They need tracking, new ones must not be called invalid: the first have an entry, the others do not."""
+    director, flow = net["director"], (VIP[4], "tcp", 80)
+    director.sysctl("net.ipv4.vs.conntrack", 1)
+    director.run("nft", "-f", "-", stdin=NO_INVALID)
+    direct(director, VIP[4], 80, f"{SERVER[4]}:8080 -m")
+    add(director, ("masquerade4", *flow))
+    crowd = Crowd(net["client"], VIP[4], 80)
+    assert crowd.open(idle=3, streaming=3).by_server == {"server": 6}
+    director.run("ipvsadm", "-e", "-t", f"{VIP[4]}:80", "-r", f"{SERVER[4]}:8080", "-m", "-w", "0")
+    director.run("ipvsadm", "-a", "-t", f"{VIP[4]}:80", "-r", f"{DIRECT[4]}:80", "-g")
+    add(director, ("tracked4", *flow), ("untracked4", *flow))
+    with NftTable() as table:
+        director.call(table.write, [Change(NftKey("masquerade4", flow), NftRow(), None)])
+    assert clients(net["client"], 5, VIP[4], 80).answers == {"direct": 5}
+    assert crowd.check().intact == 6
+    assert crowd.finish().intact == 6
+
+
 def test_a_direct_routing_directors_table_leaves_connection_tracking_off(net: Network) -> None:
     director = net["director"]
     direct(director, VIP[4], 80, f"{DIRECT[4]}:80 -g")

@@ -272,7 +272,7 @@ def test_connections_of_the_second_hop_survive_when_the_node_becomes_the_directo
     node.run("ipvsadm", "-a", "-t", f"{VIP[4]}:80", "-r", "192.0.2.30:80", "-g")
     with NftTable() as table:
         write(node, table, hop(4, 1, 2))
-        unjudged = [Change(NftKey("unjudged4", (VIP[4], "tcp", 80)), None, NftRow())]
+        rows = [NftKey(name, (VIP[4], "tcp", 80)) for name in ("untracked4", "tracked4")]
         crowd = Crowd(net["client"], VIP[4], 80)
         assert crowd.open(idle=4, streaming=4).intact == 8
         director.run("ip", "addr", "del", f"{VIP[4]}/32", "dev", "eth0")
@@ -281,7 +281,8 @@ def test_connections_of_the_second_hop_survive_when_the_node_becomes_the_directo
         assert crowd.check().intact == 8
         # Its own scheduling: NAT to its pod, DR to the other node, whose flows are invalid from the second packet on.
         assert clients(net["client"], 4, VIP[4], 80).answers == {"pod3": 2}
-        assert {outcome.verdict for outcome in node.call(table.write, unjudged)} == {Verdict.DONE}
+        outcomes = node.call(table.write, [Change(key, None, NftRow()) for key in rows])
+        assert {outcome.verdict for outcome in outcomes} == {Verdict.DONE}
         assert crowd.check().intact == 8
         assert clients(net["client"], 4, VIP[4], 80).answers == {"pod3": 2, "other-node": 2}
     report = crowd.finish()

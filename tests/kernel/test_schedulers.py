@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
+from tests.kernel.conftest import MakeSite, Site, virtual_service
 
 from ipvs_lab.net import Host, Topology, ask, clients, serve
 from ipvs_lab.topologies import far, one
-from tests.kernel.conftest import MakeSite, Site, virtual_service
 
 VIP = "192.0.2.10"
 SERVERS = ("rs1", "rs2", "rs3")
@@ -196,6 +196,7 @@ def test_a_server_takes_no_more_than_its_connections_and_again_when_there_are_fe
         sock.close()
     time.sleep(150)  # closed ones count until they are forgotten
     assert in_turn(lvs, 8) == {"rs1": 2, "rs2": 6}, "one is held, two may come, and then it is full again"
+    held[2].close()
 
 
 @pytest.mark.parametrize(("forwarding", "topology"), [("DR", one()), ("TUN", far())], ids=["DR", "TUN"])

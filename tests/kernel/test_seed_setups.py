@@ -3,11 +3,11 @@
 import socket
 
 import pytest
+from tests.kernel.conftest import MakeSite, Site, virtual_service
 
 from ipvs_lab.net import Host, Topology, ask, clients, serve
 from ipvs_lab.net.packets import Packet
 from ipvs_lab.topologies import one, two
-from tests.kernel.conftest import MakeSite, Site, virtual_service
 
 VIP = "192.0.2.10"
 RIPS = ("10.0.0.11", "10.0.0.12", "10.0.0.13")
@@ -102,7 +102,7 @@ def test_clients_who_talk_to_a_nat_real_server_directly_are_answered_directly(si
         assert ask(lvs["neighbour"], VIP, 80, proto).server == "rs1"
         with lvs["director"].capture("eth0", f"{proto} port 8080") as seen:
             for client in on(lvs, "neighbour", "client"):
-                assert ask(client, rip, 8080, proto, timeout=1) [:2] == ("rs1", client.address())
+                assert ask(client, rip, 8080, proto, timeout=1)[:2] == ("rs1", client.address())
         assert seen.packets() == [], "of flows that are none of the director's business"
 
 

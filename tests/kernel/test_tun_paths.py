@@ -4,10 +4,10 @@ transfers, strangers kept out."""
 import socket
 
 import pytest
+from tests.kernel.conftest import MakeSite, Site, virtual_service
 
 from ipvs_lab.net import Capture, Host, clients, serve
 from ipvs_lab.topologies import far
-from tests.kernel.conftest import MakeSite, Site, virtual_service
 
 VIP = {4: "192.0.2.10", 6: "2001:db8:2::10"}
 SERVERS = ("rs1", "rs2", "rs3")
@@ -83,10 +83,9 @@ def test_clients_learn_what_a_datagram_through_a_tunnel_may_measure(site: MakeSi
         sock.connect((vip, 53))
         full = bytes(1500 - IP_HEADER[family] - 8)
         sock.send(full)
-        with pytest.raises(TimeoutError):
+        with pytest.raises(OSError, match="Message too long"):
             sock.recv(100)
-        route = client.run("ip", "route", "get", vip).stdout
-        assert f"mtu {1500 - IP_HEADER[family]}" in route
+        assert f"mtu {1500 - IP_HEADER[family]}" in client.run("ip", "route", "get", vip).stdout
         sock.send(full)
         assert sock.recv(100).startswith(b"rs1 "), "in fragments now"
 
@@ -111,7 +110,7 @@ def test_what_strangers_send_into_our_tunnels_is_dropped(site: MakeSite, family:
             words = [kind.lower(), *(["--tun-port", str(GUE_PORT)] if kind == "GUE" else [])]
             stranger.run("ipvsadm", "-A", "-t", service, "-s", "rr")
             stranger.run("ipvsadm", "-a", "-t", service, "-r", server, "-i", "--tun-type", *words)
-            assert clients(stranger, 2, vip, number, timeout=1).errors == {"timeout": 2}
+            assert not clients(stranger, 2, vip, number, timeout=1).answers
     assert [p for p in seen.packets() if p.source == stranger.address(family=family)], "something was sent"
     entered = [p for p in seen.packets() if p.interface.startswith("ivt-") and p.direction == "in"]
     assert {p.source for p in entered} == {lvs["client"].address(family=family)}

@@ -1,38 +1,49 @@
 """New connections, one every few milliseconds, from a process of their own: whom they reach, and when nobody answers.
 
-A client that gets no answer to its SYN sends the next one after a second, so an attempt that has to be repeated counts
-as not answered here.
+A client that gets no answer to its SYN sends the next one after a second. So what a gap means to people is a second's
+wait, and it is seen here as attempts that took longer than SLOW.
 """
 
 import asyncio
 import socket
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from ipvs_lab.net import Host
 from ipvs_lab.net.clients import exchange, kind_of
 
-INTERVAL = 0.02  # seconds between two attempts
-TIMEOUT = 0.9  # seconds for each: less than TCP's first retransmission
+INTERVAL = 0.04  # seconds between two attempts
+SLOW = 0.9  # seconds: less than TCP's first retransmission takes
+TIMEOUT = 5.0  # seconds for each
 
 
 class Attempt(NamedTuple):
-    """One new connection. `started` in seconds of the monotonic clock; `server` is "" when nobody answered."""
+    """One new connection. `started` in seconds of the monotonic clock; `seconds` until it was over; `server` is "" when
+    none answered, and `error` says what happened instead."""
 
     started: float
+    seconds: float
     server: str
+    error: str
+
+    @property
+    def at_once(self) -> bool:
+        """Whether it was answered without waiting for another SYN."""
+        return bool(self.server) and self.seconds < SLOW
 
 
 class Gap(NamedTuple):
-    """How a change looked to new connections: so many tried since, so many without an answer.
+    """How a change looked to new connections: so many tried since, so many of them late, so many failed, by error.
 
-    `begins`, `ends`: seconds from the change to the first one without an answer, and to the first of those after
-    which all were answered.
+    `begins`, `ends`: seconds from the change to the first one that was not answered at once, and to the first of those
+    after which all were.
     """
 
     tried: int
-    failed: int
+    late: int
+    failed: Counter[str]
     begins: float
     ends: float
 
@@ -45,11 +56,21 @@ class Gap(NamedTuple):
 def gap(attempts: Sequence[Attempt], since: float) -> Gap:
     """The gap after a moment. An attempt that started INTERVAL before it may have met the change as well."""
     ours = sorted(attempt for attempt in attempts if attempt.started >= since - INTERVAL)
-    failed = [attempt.started for attempt in ours if not attempt.server]
-    if not failed:
-        return Gap(len(ours), 0, 0.0, 0.0)
-    again = min((attempt.started for attempt in ours if attempt.started > failed[-1]), default=time.monotonic())
-    return Gap(len(ours), len(failed), failed[0] - since, again - since)
+    missed = [attempt for attempt in ours if not attempt.at_once]
+    failed = Counter(attempt.error for attempt in missed if not attempt.server)
+    if not missed:
+        return Gap(len(ours), 0, failed, 0.0, 0.0)
+    last = missed[-1].started
+    again = min((attempt.started for attempt in ours if attempt.started > last), default=last + INTERVAL)
+    return Gap(len(ours), len(missed) - failed.total(), failed, missed[0].started - since, again - since)
+
+
+def answered_for(attempts: Sequence[Attempt], since: float) -> float:
+    """For how many seconds, up to the newest attempt since a moment, every one was answered at once."""
+    ours = sorted(attempt for attempt in attempts if attempt.started >= since)
+    missed = [number for number, attempt in enumerate(ours) if not attempt.at_once]
+    good = ours[missed[-1] + 1 if missed else 0 :]
+    return good[-1].started - good[0].started if good else 0.0
 
 
 class Newcomers:
@@ -61,18 +82,8 @@ class Newcomers:
     def attempts(self) -> list[Attempt]:
         """Those that are over."""
         lines = self.child.output().splitlines(keepends=True)
-        rows = (line.split() for line in lines if line.endswith("\n"))
-        return [Attempt(float(started), "" if outcome.startswith("!") else outcome) for started, outcome in rows]
-
-    def answered_since(self, moment: float, stretch: float) -> bool:
-        """Whether every attempt of a stretch of seconds that began at or after `moment` has been answered, up to the
-        newest that can be known."""
-        attempts = sorted(attempt for attempt in self.attempts() if attempt.started >= moment)
-        run: list[Attempt] = []
-        for attempt in attempts:
-            run = [*run, attempt] if attempt.server else []
-        # An older attempt may still be waiting for an answer that does not come.
-        return bool(run) and run[-1].started - run[0].started >= stretch
+        rows = (line.rstrip("\n").split("\t") for line in lines if line.endswith("\n"))
+        return [Attempt(float(started), float(seconds), server, error) for started, seconds, server, error in rows]
 
     def stop(self) -> None:
         """No more."""
@@ -81,7 +92,7 @@ class Newcomers:
 
 
 async def arrive(target: str, port: int) -> None:
-    """Try for ever. One line for each attempt: when it started, and who answered or an error with a "!"."""
+    """Try for ever. One line for each attempt: the fields of `Attempt`, with tabs between them."""
     tasks: set[asyncio.Task[None]] = set()
     while True:
         tasks.add(task := asyncio.create_task(attempt_once(target, port)))
@@ -94,8 +105,9 @@ async def attempt_once(target: str, port: int) -> None:
     started = time.monotonic()
     sock = socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET, socket.SOCK_STREAM)
     sock.setblocking(False)
+    server = problem = ""
     try:
-        outcome = (await asyncio.wait_for(exchange(sock, target, port), TIMEOUT)).server
+        server = (await asyncio.wait_for(exchange(sock, target, port), TIMEOUT)).server
     except OSError as error:
-        outcome = "!" + kind_of(error).replace(" ", "-")
-    print(started, outcome)
+        problem = kind_of(error)
+    print(started, time.monotonic() - started, server, problem, sep="\t")

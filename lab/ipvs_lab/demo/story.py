@@ -1,11 +1,12 @@
 """The story of `make demo`, with the manifests of examples/demo. Every number in it is measured as it is told."""
 
 import re
+import subprocess
 import time
-from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
-from ipvs_lab.demo.newcomers import INTERVAL, Newcomers, gap
+from ipvs_lab.demo.newcomers import INTERVAL, SLOW, Gap, Newcomers, answered_for, gap
 from ipvs_lab.demo.page import BOLD, DIM, Page
 from ipvs_lab.demo.stage import (
     AGENTS,
@@ -18,19 +19,28 @@ from ipvs_lab.demo.stage import (
     expect,
     versions,
 )
-from ipvs_lab.net import Crowd, Histogram, Network, await_condition, clients, serve
+from ipvs_lab.net import Child, Crowd, Histogram, Network, await_condition, clients, serve
 from ipvs_lab.topologies import one
 
 FILE = "web.yaml"
 VIP, PORT = "192.0.2.10", 80
 STREAMS, REQUESTS = 30, 100
-DOWNLOADS, DOWNLOAD_SIZE = 4, 40_000  # bytes, at 10 kB a second
+DOWNLOADS, DOWNLOAD_SIZE = 4, 30_000  # bytes, at 10 kB a second
 FLAG = {"NAT": "-m", "DR": "-g", "TUN": "-i"}  # ipvsadm's
 WAY = {
     "NAT": "The director rewrites the destination; answers come back through it.",
     "DR": "The director rewrites only the MAC address; the real servers own the VIP, silently, and answer directly.",
     "TUN": "The director wraps packets in IPIP; real servers unwrap them and answer directly, from behind any router.",
 }
+
+
+class Leaving(NamedTuple):
+    """A real server that drains: `began` by the monotonic clock, `watch` writes when it has gone."""
+
+    name: str
+    address: str
+    began: float
+    watch: Child
 
 
 class Story:
@@ -49,13 +59,15 @@ class Story:
         self.the_network()
         self.the_manifest()
         self.the_agents()
+        self.the_drain()
         streams = Crowd(self.client, VIP, PORT)
         opened = streams.open(streaming=STREAMS)
         expect(opened.intact == STREAMS, f"of {STREAMS} streams these could not be opened:\n{opened}")
         self.the_change("NAT", "DR", streams)
         self.the_change("DR", "TUN", streams)
         streams.finish()
-        self.the_drain()
+        self.the_departure()
+        self.the_kernel()
         self.the_end()
 
     def the_network(self) -> None:
@@ -98,6 +110,38 @@ class Story:
         self.page.line()
         self.requests("NAT")
 
+    def the_drain(self) -> None:
+        """A real server leaves."""
+        leaving, address = SERVERS[-1], self.network[SERVERS[-1]].address("lan")
+        self.page.heading(f"{leaving} is taken out of the manifest while somebody downloads from it")
+        downloads = Crowd(self.client, VIP, PORT)
+        held = downloads.open(downloads=DOWNLOADS, size=DOWNLOAD_SIZE)
+        expect(leaving in held.by_server, f"none of {DOWNLOADS} downloads is from {leaving}: {held.by_server}")
+        line = f"    - {{address: {address}}}\n"
+        text = self.manifests.changed(FILE, line, "")
+        self.page.edit(FILE, [line.rstrip()], [])
+        began = time.monotonic()
+        self.manifests.replace(FILE, text)
+        await_condition(lambda: self.weight(address) == 0, 30, f"weight 0 for {leaving}", every=0.05)
+        self.page.fact(f"{(time.monotonic() - began) * 1000:.0f} ms later {leaving} has weight 0: it drains")
+        underway = downloads.check()
+        busy = underway.intact == DOWNLOADS and not underway.complete
+        expect(busy, f"the downloads should be under way:\n{underway}")
+        self.page.line()
+        tally = self.requests("NAT")
+        expect(leaving not in tally.answers, f"{leaving} still gets new connections: {tally.answers}")
+        self.page.line()
+        self.page.command("director", "ipvs-agent status", self.director.run("ipvs-agent", "status").stdout)
+        self.page.line()
+        report = downloads.finish(60)
+        expect(report.complete == DOWNLOADS, f"downloads were cut:\n{report}")
+        self.page.fact(
+            f"the downloads ({held.by_server[leaving]} of {DOWNLOADS} is from {leaving}) arrived whole "
+            f"{time.monotonic() - began:.1f} s after the edit: {report.bytes:,} bytes, each checked"
+        )
+        self.page.say("It leaves IPVS once nothing moves any more, which takes a while. Meanwhile:")
+        self.leaving = Leaving(leaving, address, began, self.director.fork(tell_when_gone, address))
+
     def the_change(self, old: str, new: str, streams: Crowd) -> None:
         """Another forwarding method."""
         self.page.heading(f"{old} → {new}: one field, while {STREAMS} streams run and new connections come")
@@ -114,8 +158,12 @@ class Story:
         self.page.edit(FILE, *([f"  {line}"] for line in lines))
         edited = time.monotonic()
         self.manifests.replace(FILE, text)
-        await_condition(lambda: self.destinations() == Counter({FLAG[new]: len(SERVERS)}), 30, new, every=0.05)
-        await_condition(lambda: newcomers.answered_since(edited, 1.0), 30, "answers to new connections", every=0.1)
+        await_condition(lambda: self.methods() == {FLAG[new]}, 30, f"{new} in the director's kernel", every=0.05)
+        # What is late is not known before it has waited, so the stretch without any has to be longer than that.
+        settled = 1.5 * SLOW
+        await_condition(
+            lambda: answered_for(newcomers.attempts(), edited) > settled, 30, "answers to new connections", every=0.1
+        )
         newcomers.stop()
         report = streams.check()
         expect(report.intact == STREAMS, f"established connections broke when {old} became {new}:\n{report}")
@@ -123,57 +171,27 @@ class Story:
             f"established: {report.intact} of {STREAMS} streams go on; {report.bytes - earlier.bytes:,} bytes came in "
             "the meantime and every one was checked"
         )
-        seen = gap(newcomers.attempts(), edited)
-        self.page.fact(
-            f"new: one every {INTERVAL * 1000:.0f} ms, {seen.tried} since the edit, "
-            + (
-                f"{seen.failed} without an answer: a gap of {seen.milliseconds} ms, from {seen.begins * 1000:.0f} to "
-                f"{seen.ends * 1000:.0f} ms after it. Hosts do not report to each other here, so the director goes "
-                "ahead before the real servers have followed"
-                if seen.failed
-                else "all answered"
-            )
-        )
+        self.page.fact(gap_words(gap(newcomers.attempts(), edited)))
         self.page.line()
         self.requests(new)
 
-    def the_drain(self) -> None:
-        """A real server leaves."""
-        leaving, address = SERVERS[-1], self.network[SERVERS[-1]].address("lan")
-        self.page.heading(f"{leaving} is taken out while somebody downloads from it")
-        downloads = Crowd(self.client, VIP, PORT)
-        held = downloads.open(downloads=DOWNLOADS, size=DOWNLOAD_SIZE)
-        expect(leaving in held.by_server, f"none of {DOWNLOADS} downloads is from {leaving}: {held.by_server}")
-        line = f"    - {{address: {address}}}\n"
-        text = self.manifests.changed(FILE, line, "")
-        self.page.edit(FILE, [line.rstrip()], [])
-        began = time.monotonic()
-        self.manifests.replace(FILE, text)
-        await_condition(lambda: self.weight(address) == 0, 30, f"weight 0 for {leaving}", every=0.05)
-        self.page.fact(f"after {(time.monotonic() - began) * 1000:.0f} ms {leaving} has weight 0: it drains")
-        underway = downloads.check()
-        expect(
-            underway.complete == 0 and underway.intact == DOWNLOADS, f"the downloads should be under way:\n{underway}"
-        )
+    def the_departure(self) -> None:
+        """The end of the drain that began before the changes."""
+        name, _, began, watch = self.leaving
+        expect(watch.wait(90) == 0, f"{name} could not be watched as it left:\n{watch.output()}")
         self.page.line()
-        tally = self.requests("TUN", without=leaving)
-        expect(leaving not in tally.answers, f"{leaving} still gets new connections: {tally.answers}")
-        self.page.line()
-        self.page.command("director", "ipvs-agent status", self.director.run("ipvs-agent", "status").stdout)
-        self.page.line()
-        report = downloads.finish(60)
-        expect(report.complete == DOWNLOADS, f"downloads were cut:\n{report}")
-        self.page.fact(
-            f"{held.by_server[leaving]} download from {leaving} and {DOWNLOADS - held.by_server[leaving]} from the "
-            f"others arrived whole, {time.monotonic() - began:.1f} s after the edit: {report.bytes:,} bytes, each checked"
-        )
-        await_condition(lambda: self.weight(address) is None, 60, f"{leaving} to leave IPVS", every=0.1)
-        self.page.fact(
-            f"{leaving} has left IPVS {time.monotonic() - began:.1f} s after the edit, when its packet counters had "
-            "stood still for a while"
-        )
-        self.page.line()
+        self.page.fact(f"{name} left IPVS {float(watch.output()) - began:.1f} s after it was taken out of the manifest")
+
+    def the_kernel(self) -> None:
+        """What is there now, by tools that are not ours."""
+        self.page.heading("What the kernels have now, as ipvsadm, ip and nft tell it")
         self.page.command("director", "ipvsadm -Ln", self.director.run("ipvsadm", "-Ln").stdout)
+        self.page.line()
+        server = self.network[SERVERS[0]]
+        self.page.command(server.name, "ip -br addr", server.run("ip", "-br", "addr").stdout)
+        self.page.line()
+        silence = ("nft", "list", "chain", "arp", "ipvs-operator", "silence-in")
+        self.page.command(server.name, " ".join(silence), server.run(*silence).stdout)
 
     def the_end(self) -> None:
         """Agents stop, traffic goes on; release, and nothing is left."""
@@ -200,9 +218,10 @@ class Story:
         """Whether the director has an address."""
         return any(entry["local"] == address for link in self.director.addresses() for entry in link["addr_info"])
 
-    def destinations(self) -> Counter[str]:
-        """How the director's destinations are forwarded to, by ipvsadm's flags."""
-        return Counter(flag for line in self.director.ipvs() if (flag := _option(line, "-[mgi]")))
+    def methods(self) -> set[str]:
+        """How the director forwards to real servers that get new connections, as ipvsadm's options."""
+        found = (re.search(r" (-[mgi]) -w (\d+)", line) for line in self.director.ipvs() if line.startswith("-a"))
+        return {option.group(1) for option in found if option and option.group(2) != "0"}
 
     def weight(self, address: str) -> int | None:
         """A destination's weight on the director; None when it is not there."""
@@ -218,7 +237,7 @@ class Story:
         output = self.network[host].run(*command).stdout
         self.page.command(host, f"ipvs-agent plan --manifests … --node {host}", output)
 
-    def requests(self, method: str, without: str = "") -> Histogram:
+    def requests(self, method: str) -> Histogram:
         """A hundred requests, shown; each must be answered, and by real servers in proportion to their weights."""
         watched = f"src host {VIP} and tcp[tcpflags] & (tcp-syn|tcp-ack) == (tcp-syn|tcp-ack)"
         with self.director.capture("eth0", watched, snaplen=64) as passing:
@@ -234,9 +253,24 @@ class Story:
         return tally
 
 
-def _option(line: str, pattern: str) -> str:
-    found = re.search(rf"(?<= ){pattern}(?= )", line)
-    return found.group() if found and line.startswith("-a") else ""
+def gap_words(seen: Gap) -> str:
+    """What new connections met, in words."""
+    tried = f"new: one every {INTERVAL * 1000:.0f} ms, {seen.tried} since the edit: "
+    if not seen.late + seen.failed.total():
+        return f"{tried}all answered at once"
+    what = [f"{seen.late} had to wait for a second"] if seen.late else []
+    what += [f"{count} failed ({error})" for error, count in sorted(seen.failed.items())]
+    return (
+        f"{tried}{', '.join(what)}. That is a gap of {seen.milliseconds} ms, {max(seen.begins, 0) * 1000:.0f} ms after "
+        "the edit: hosts do not report to each other here, so the director goes ahead before every real server is ready"
+    )
+
+
+def tell_when_gone(address: str) -> None:
+    """Look at IPVS until a real server is not there any more; then write when that was."""
+    while f"-r {address}:" in subprocess.run(["ipvsadm", "-Sn"], capture_output=True, check=True, text=True).stdout:
+        time.sleep(0.3)
+    print(time.monotonic())
 
 
 def tell(page: Page) -> int:

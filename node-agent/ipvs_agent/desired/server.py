@@ -6,7 +6,7 @@ nftables' second hop under DR and TUN to what is behind (or on) a node, and no V
 
 from ipvs_agent.desired.director import silent_vip
 from ipvs_agent.desired.share import Context, Finding, Reason, Share, by_node, is_director, of_version, version_of
-from ipvs_agent.desired.tunnels import encapsulated_mss, tunnel_links
+from ipvs_agent.desired.tunnels import open_tunnels
 from ipvs_agent.facts import Route
 from ipvs_agent.rows import (
     RETURN_MARK_MASK,
@@ -14,8 +14,6 @@ from ipvs_agent.rows import (
     ROUTE_TABLE_BASE,
     RULE_PRIORITY,
     VIP_LINK,
-    AddressKey,
-    AddressRow,
     HopKey,
     HopRow,
     HopTarget,
@@ -123,7 +121,7 @@ def _host(
             continue
         for server in backend.servers:
             if version_of(server.address) == version:
-                _tunnels(plan, server.address, others, context, share)
+                open_tunnels(plan, server.address, others, context, share)
 
 
 def _not_through_director(others: list[PlanDirector], version: int, context: Context, share: Share) -> None:
@@ -164,7 +162,7 @@ def _second_hop(
             loosen_rp_filter(arrivals, version, context, share)
         else:
             own = of_version(backend.addresses, version)
-            links = _tunnels(plan, own[0], others, context, share) if own else ()
+            links = open_tunnels(plan, own[0], others, context, share) if own else ()
             arrivals = set(links)
         _forward([server.address for server in servers], arrivals, version, context, share)
         for vip in vips:
@@ -197,45 +195,6 @@ def _forward(servers: list[str], arrivals: set[str], version: int, context: Cont
         path = f"net/ipv{version}/conf/{link}/{switch}"
         if version == 4 or path in context.host.sysctls:
             share.server.sysctls[path] = SysctlRow(1, at_least=True)
-
-
-def _tunnels(
-    plan: VirtualServicePlanSpec,
-    local: str,
-    others: list[PlanDirector],
-    context: Context,
-    share: Share,
-) -> tuple[str, ...]:
-    """Tunnel links from each director to ``local``, which only VIPs of ours may come out of."""
-    version, state = version_of(local), share.server
-    links = tunnel_links(plan, local, others)
-    for name, row in links.items():
-        state.links[name] = row
-        state.elements[NftKey("tunnel_links", (name,))] = NftRow()
-        if version == 4:
-            # The clients' route back is not through the tunnel: strict reverse path filtering would drop everything,
-            # and
-            # the loose one does so on a link without any address (``__fib_validate_source``, net/ipv4/fib_frontend.c).
-            state.sysctls[f"net/ipv4/conf/{name}/rp_filter"] = SysctlRow(2)
-            state.addresses[AddressKey(name, local)] = AddressRow()
-    mss = encapsulated_mss(plan.tunnel.type, version, _mtu_to(local, others, version, context))
-    for entry in plan.addresses:
-        if version_of(entry.address) == version:
-            state.elements[NftKey(f"tunnel_vips{version}", (entry.address,))] = NftRow()
-            state.elements[NftKey(f"mss{version}", (entry.address,))] = NftRow((mss,))
-    return tuple(links)
-
-
-def _mtu_to(local: str, others: list[PlanDirector], version: int, context: Context) -> int:
-    """The smallest MTU on the way to a director, as far as this host knows it."""
-    mtus = []
-    for director in others:
-        for address in of_version(director.addresses, version):
-            route = context.host.routes.lookup(address)
-            link = context.host.interfaces.get(route.interface) if route is not None else None
-            if route is not None and link is not None:
-                mtus.append(route.mtu or link.mtu)
-    return min(mtus, default=1500)
 
 
 def loosen_rp_filter(links: set[str], version: int, context: Context, share: Share) -> None:

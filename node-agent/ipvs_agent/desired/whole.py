@@ -3,7 +3,6 @@
 from ipvs_agent.desired.director import direct
 from ipvs_agent.desired.server import serve
 from ipvs_agent.desired.share import Context, Finding, Reason, Severity, Share, is_director
-from ipvs_agent.rows import FouKey, FouRow
 from ipvs_api.addresses import AddressRanges
 from ipvs_api.plan import FEATURES, VirtualServicePlanSpec
 
@@ -38,7 +37,4 @@ def desired(plan: VirtualServicePlanSpec, context: Context) -> Share:
     if group.director and is_director(plan, context.node):
         direct(plan, group, context, share)
     serve(plan, context, share)
-    for row in share.server.links.values():
-        if row.encap_port:
-            share.server.fou[FouKey(6 if ":" in row.local else 4, row.encap_port)] = FouRow()
     return share

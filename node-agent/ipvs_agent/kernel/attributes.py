@@ -60,7 +60,8 @@ class _Layout:
         self._padding = bytes(len(message) - checked)
         self._expected = {1: self._run(1)}
         self._values = struct.Struct(f"={codes}{len(message) - struct.calcsize('=' + codes)}x")
-        self._order = None if list(order) == list(range(len(order))) else itemgetter(*order)
+        as_written = list(order) == list(range(len(self._values.unpack(message))))
+        self._order = None if as_written else itemgetter(*order)
 
     def _run(self, count: int) -> tuple[int, int]:
         """Mask and headers of ``count`` messages in a row, as numbers."""

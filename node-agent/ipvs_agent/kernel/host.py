@@ -37,6 +37,7 @@ _NDA_DST, _NDA_LLADDR = 1, 2
 _NTF_USE = 0x01
 _REACHABLE = 0x02 | 0x04 | 0x08 | 0x10 | 0x80  # REACHABLE, STALE, DELAY, PROBE, PERMANENT
 _FAILED = 0x20
+_MAC_LENGTH = 17  # in text; tunnels have outer addresses in its place
 _REFUSED = (BLACKHOLE, UNREACHABLE, PROHIBIT, THROW)
 
 
@@ -78,7 +79,7 @@ def _interfaces(sock: RouteSocket, links: list[LinkEntry]) -> dict[str, Interfac
         link.name: Interface(
             link.ifindex,
             link.name,
-            link.mac,
+            link.mac if len(link.mac) == _MAC_LENGTH else "",
             link.mtu,
             link.flags & IFF_UP != 0,
             link.flags & IFF_LOOPBACK != 0,

@@ -6,8 +6,10 @@ Never flushed: the table belongs to everybody in the network namespace.
 
 import errno
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 
 from ipvs_agent.kernel import ipvs_codec as codec
+from ipvs_agent.kernel import timeouts as settings
 from ipvs_agent.kernel.genetlink import GenericFamily
 from ipvs_agent.kernel.ipvs_refusals import judge
 from ipvs_agent.kernel.netlink import RECEIVE_BUFFER, NetlinkError, Reply
@@ -36,7 +38,8 @@ class IpvsTable:
 
     def __init__(self, *, receive_buffer: int = RECEIVE_BUFFER) -> None:
         self._family = GenericFamily(codec.FAMILY, "ip_vs", receive_buffer=receive_buffer)
-        self._order: dict[ServiceKey, None] = {}
+        self._order: dict[ServiceKey, int] = {}
+        self._serial = count()
 
     def close(self) -> None:
         """The table is of no use afterwards."""
@@ -66,16 +69,21 @@ class IpvsTable:
         return heads, marks
 
     def _remember(self, keys: Iterable[ServiceKey]) -> None:
-        """These would be, or were, deleted last, in this order: a flush goes through the table as a dump does.
-
-        Deleted destinations are kept for minutes, and every added one is searched among them, the last deleted first
-        (``ip_vs_trash_get_dest``). A flush of 50,000 is mended in half a second in the opposite order, else in 14.
-        """
+        """These would be, or were, deleted last, in this order: a flush goes through the table as a dump does."""
         for key in keys:
             self._order.pop(key, None)
-            self._order[key] = None
+            self._order[key] = next(self._serial)
         if len(self._order) > _REMEMBERED:
-            self._order = dict.fromkeys(list(self._order)[-_REMEMBERED // 2 :])
+            self._order = dict(list(self._order.items())[-_REMEMBERED // 2 :])
+
+    def adding_order(self, keys: Iterable[ServiceKey]) -> list[ServiceKey]:
+        """These services in the order in which adding them is fastest, as far as dumps and deletions here tell.
+
+        The kernel keeps deleted destinations for minutes and searches every added one among them, the last deleted
+        first (``ip_vs_trash_get_dest``). Somebody's flush of 50,000 is mended in half a second by adding them in the
+        opposite order, else in 14 s.
+        """
+        return sorted(keys, key=lambda key: self._order.get(key, -1), reverse=True)
 
     def _dump(self) -> tuple[dict[ServiceKey, bytes], list[codec.MarkService]]:
         heads: dict[ServiceKey, bytes] = {}
@@ -139,7 +147,7 @@ class IpvsTable:
 
         In between, the table is free for reads and for writes of other keys. New services are made before any of their
         destinations, a hundred at a time: a NEW_DEST behind a NEW_SERVICE in one send would go into somebody's service
-        that appeared under the same key.
+        that appeared under the same key. Among themselves they come in ``adding_order``.
         """
         sequence = self._sequence(changes)
         for at in range(0, len(changes), _WINDOW):
@@ -150,14 +158,11 @@ class IpvsTable:
         self._remember(change.key for change in changes if change.new is None)
 
     def _sequence(self, changes: Sequence[Change[ServiceKey, ServiceRow]]) -> list[int]:
-        """The indices of the changes, new services among themselves in the order that is fastest for the kernel."""
+        """The indices of the changes as they are sent."""
         sequence = list(range(len(changes)))
-        new = [index for index, change in enumerate(changes) if change.old is None]
-        if len(new) > 1:
-            place = {key: place for place, key in enumerate(self._order)}
-            ranked = sorted(new, key=lambda index: place.get(changes[index].key, -1), reverse=True)
-            for index, other in zip(new, ranked, strict=True):
-                sequence[index] = other
+        new = {change.key: index for index, change in enumerate(changes) if change.old is None}
+        for index, key in zip(new.values(), self.adding_order(new), strict=True):
+            sequence[index] = new[key]
         return sequence
 
     def _send(
@@ -171,19 +176,19 @@ class IpvsTable:
                     progress.fail(message, reply)
             yield _finished(window)
 
-    def timeouts(self) -> codec.Timeouts:
+    def timeouts(self) -> settings.Timeouts:
         """Time-outs of connections; NetlinkError where the kernel refuses."""
-        return codec.read_timeouts(self._ask(codec.get_timeouts(), "reading IPVS time-outs"))
+        return settings.read_timeouts(self._ask(settings.get_timeouts(), "reading IPVS time-outs"))
 
-    def set_timeouts(self, timeouts: codec.Timeouts) -> None:
+    def set_timeouts(self, timeouts: settings.Timeouts) -> None:
         """Change them; they hold for connections from their next packet on. NetlinkError where the kernel refuses."""
-        (reply,) = self._family.transact([codec.set_timeouts(timeouts)])
+        (reply,) = self._family.transact([settings.set_timeouts(timeouts)])
         if reply.error:
             raise NetlinkError(reply.error, f"setting IPVS time-outs to {timeouts}: {reply.words}")
 
-    def info(self) -> codec.Info:
+    def info(self) -> settings.Info:
         """Version and connection table; NetlinkError where the kernel refuses."""
-        return codec.read_info(self._ask(codec.get_info(), "reading IPVS information"))
+        return settings.read_info(self._ask(settings.get_info(), "reading IPVS information"))
 
     def _ask(self, message: bytes, what: str) -> bytes:
         (reply,) = self._family.ask(None, message)

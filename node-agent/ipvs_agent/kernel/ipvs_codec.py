@@ -28,18 +28,15 @@ VERSION = 1
 
 NEW_SERVICE, SET_SERVICE, DEL_SERVICE, GET_SERVICE = 1, 2, 3, 4
 NEW_DEST, SET_DEST, DEL_DEST, GET_DEST = 5, 6, 7, 8
-SET_CONFIG, GET_CONFIG, GET_INFO = 12, 13, 15
 """Commands: ``IPVS_CMD_*``."""
 
 _SERVICE, _DEST = 1, 2
-_TIMEOUT_TCP, _TIMEOUT_TCP_FIN, _TIMEOUT_UDP = 4, 5, 6
 _AF, _PROTOCOL, _ADDRESS, _PORT, _FWMARK = 1, 2, 3, 4, 5
 _SCHEDULER, _FLAGS, _TIMEOUT, _NETMASK, _ENGINE = 6, 7, 8, 9, 11
 _DEST_ADDRESS, _DEST_PORT, _FORWARDING, _WEIGHT, _UPPER, _LOWER = 1, 2, 3, 4, 5, 6
 _ACTIVE, _INACTIVE, _PERSISTENT, _DEST_AF, _STATS64 = 7, 8, 9, 11, 12
 _TUNNEL_TYPE, _TUNNEL_PORT, _TUNNEL_FLAGS = 13, 14, 15
 _CONNECTIONS, _PACKETS_IN, _PACKETS_OUT, _BYTES_IN, _BYTES_OUT = 1, 2, 3, 4, 5
-_INFO_VERSION, _INFO_TABLE_SIZE = 1, 2
 
 _KEY = struct.Struct(">BB2s16s")
 _HEAD = struct.Struct(">16sIIB")
@@ -72,22 +69,8 @@ class MarkService(NamedTuple):
     scheduler: str
 
 
-class Timeouts(NamedTuple):
-    """Seconds until an idle connection is forgotten, one value for the whole namespace. 0 in a change: leave it."""
-
-    tcp: int
-    tcp_fin: int
-    udp: int
-
-
-class Info(NamedTuple):
-    """``version``: of IPVS, not of the kernel; ``connection_buckets``: size of the connection hash table."""
-
-    version: str
-    connection_buckets: int
-
-
-def _header(command: int) -> bytes:
+def header(command: int) -> bytes:
+    """The generic netlink header."""
     return struct.pack("=BBH", command, VERSION, 0)
 
 
@@ -113,7 +96,7 @@ def _key_attributes(key: ServiceKey) -> bytes:
 
 def _service_message(command: int, key: ServiceKey, head: bytes) -> bytes:
     scheduler, flags, timeout, netmask = _HEAD.unpack(head)
-    return _header(command) + attribute(
+    return header(command) + attribute(
         _SERVICE,
         _key_attributes(key)[4:]
         + attribute(_SCHEDULER, scheduler.rstrip(b"\0") + b"\0")
@@ -126,7 +109,7 @@ def _service_message(command: int, key: ServiceKey, head: bytes) -> bytes:
 def _destination_start(command: int, service: bytes, message: struct.Struct) -> bytes:
     """What comes before the destination's address; ``service``: the service's key attributes."""
     nest = HEADER.pack(message.size - 4 - len(service), _DEST)
-    return _header(command) + service + nest + HEADER.pack(HEADER.size + 16, _DEST_ADDRESS)
+    return header(command) + service + nest + HEADER.pack(HEADER.size + 16, _DEST_ADDRESS)
 
 
 def _destination_messages(command: int, service: bytes, destinations: bytes) -> list[bytes]:
@@ -162,7 +145,7 @@ def messages(change: Change[ServiceKey, ServiceRow]) -> list[bytes]:
     if old == new:
         return []
     if new is None:
-        return [_header(DEL_SERVICE) + _key_attributes(key)]
+        return [header(DEL_SERVICE) + _key_attributes(key)]
     service = _key_attributes(key)
     if old is None:
         head = [_service_message(NEW_SERVICE, key, head_of(new))]
@@ -196,27 +179,12 @@ def named_destination(message: bytes) -> bytes | None:
 
 def get_service(key: ServiceKey | None = None) -> bytes:
     """One service; without a key, for a dump of all."""
-    return _header(GET_SERVICE) + (b"" if key is None else _key_attributes(key))
+    return header(GET_SERVICE) + (b"" if key is None else _key_attributes(key))
 
 
 def get_destinations(key: ServiceKey) -> bytes:
     """For a dump; empty, without an error, where the service is missing."""
-    return _header(GET_DEST) + _key_attributes(key)
-
-
-def get_timeouts() -> bytes:
-    return _header(GET_CONFIG)
-
-
-def set_timeouts(timeouts: Timeouts) -> bytes:
-    kinds = (_TIMEOUT_TCP, _TIMEOUT_TCP_FIN, _TIMEOUT_UDP)
-    return _header(SET_CONFIG) + b"".join(
-        attribute(kind, struct.pack("=I", seconds)) for kind, seconds in zip(kinds, timeouts, strict=True)
-    )
-
-
-def get_info() -> bytes:
-    return _header(GET_INFO)
+    return header(GET_DEST) + _key_attributes(key)
 
 
 def _in(nest: int, *kinds_and_codes: tuple[int, str]) -> list[tuple[Path, str]]:
@@ -251,9 +219,6 @@ _ACTIVITIES = Reader(
     ]
 )  # fmt: skip
 """STATS64, since STATS wraps at 32 bits."""
-
-_TIMEOUTS = Reader([((kind,), "I") for kind in (_TIMEOUT_TCP, _TIMEOUT_TCP_FIN, _TIMEOUT_UDP)])
-_INFO = Reader([((_INFO_VERSION,), "I"), ((_INFO_TABLE_SIZE,), "I")])
 
 
 def read_service(message: bytes) -> tuple[ServiceKey, bytes] | MarkService:
@@ -294,14 +259,3 @@ def read_activities(messages: Sequence[bytes]) -> dict[bytes, Activity]:
         _DESTINATION_KEY.pack(family, address, port): Activity(active, inactive, persistent, *totals)
         for address, port, active, inactive, persistent, family, *totals in _ACTIVITIES.read_all(messages)
     }
-
-
-def read_timeouts(message: bytes) -> Timeouts:
-    """A protocol that the kernel lacks has 0."""
-    return Timeouts(*(seconds or 0 for seconds in _TIMEOUTS.read(message)))
-
-
-def read_info(message: bytes) -> Info:
-    """What a GET_INFO answer says."""
-    version, size = _INFO.read(message)
-    return Info(f"{version >> 16 & 255}.{version >> 8 & 255}.{version & 255}", size)

@@ -17,7 +17,7 @@ from ipvs_agent.kernel import rtnetlink
 from ipvs_agent.kernel.attributes import attribute
 from ipvs_agent.kernel.netlink import Reply, Request
 from ipvs_agent.kernel.rtnetlink import AF_INET, AF_INET6, RouteSocket, attributes, nested, number, outcome_of, text
-from ipvs_agent.rows import LINK_ALIAS, LinkRow
+from ipvs_agent.rows import LINK_ALIAS, TUNNEL_PREFIX, VIP_LINK, LinkRow
 from ipvs_agent.table import Change, Outcome, Verdict
 
 LINK_GROUP = 11800
@@ -29,43 +29,34 @@ _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_GRO
 _INFO_KIND, _INFO_DATA = 1, 2
 _ENCAP_GUE = 2
 _CSUM6 = 2  # TUNNEL_ENCAP_FLAG_CSUM6: UDP over IPv6 has a checksum, RFC 6935 or not
-_IGNORE_ENCAP_LIMIT = 1  # IP6_TNL_F_IGN_ENCAP_LIMIT: no destination option in front of what is tunnelled
-_HOP_LIMIT = 64
+_NO_ENCAP_LIMIT = 1  # IP6_TNL_F_IGN_ENCAP_LIMIT: no destination option in front of what is tunnelled
 _IPPROTO_IPIP, _IPPROTO_ANY = 4, 0
+_ADDRESS_GENERATION_NONE = 1  # IN6_ADDR_GEN_MODE_NONE
 _INFO = struct.Struct("=BxHiII")
 
 
 class _Tunnel(NamedTuple):
-    """A kind of tunnel: pyroute2's prefix, attribute numbers (``if_tunnel.h``), what we set besides, kernel module."""
+    """A kind of tunnel: pyroute2's prefix for its attributes, numbers of some (``include/uapi/linux/if_tunnel.h``),
+    the settings that all of ours have (number and value by name), the kernel module that brings it."""
 
     prefix: str
     local: int
     remote: int
     encap_type: int
     encap_port: int
-    fixed: Mapping[str, int]
+    settings: Mapping[str, tuple[int, int]]
     module: str
 
 
+_IPIP = {"TTL": (4, 64), "PMTUDISC": (10, 1), "PROTO": (9, _IPPROTO_IPIP)}
+_GRE = {"TTL": (8, 64), "PMTUDISC": (10, 1)}
+_IP6TNL = {"TTL": (4, 64), "PROTO": (9, _IPPROTO_ANY), "FLAGS": (8, _NO_ENCAP_LIMIT)}
+_IP6GRE = {"TTL": (8, 64), "FLAGS": (13, _NO_ENCAP_LIMIT)}
 _TUNNELS = {
-    "ipip": _Tunnel("IPIP", 2, 3, 15, 18, {"TTL": _HOP_LIMIT, "PMTUDISC": 1, "PROTO": _IPPROTO_IPIP}, "ipip"),
-    "gre": _Tunnel("GRE", 6, 7, 14, 17, {"TTL": _HOP_LIMIT, "PMTUDISC": 1}, "ip_gre"),
-    "ip6tnl": _Tunnel(
-        "IP6TNL",
-        2,
-        3,
-        15,
-        18,
-        {"TTL": _HOP_LIMIT, "PROTO": _IPPROTO_ANY, "FLAGS": _IGNORE_ENCAP_LIMIT},
-        "ip6_tunnel",
-    ),
-    "ip6gre": _Tunnel("IP6GRE", 6, 7, 14, 17, {"TTL": _HOP_LIMIT, "FLAGS": _IGNORE_ENCAP_LIMIT}, "ip6_gre"),
-}
-_FIXED_NUMBERS = {
-    "IPIP": {"TTL": 4, "PMTUDISC": 10, "PROTO": 9},
-    "IP6TNL": {"TTL": 4, "PROTO": 9, "FLAGS": 8},
-    "GRE": {"TTL": 8, "PMTUDISC": 10},
-    "IP6GRE": {"TTL": 8, "FLAGS": 13},
+    "ipip": _Tunnel("IPIP", 2, 3, 15, 18, _IPIP, "ipip"),
+    "gre": _Tunnel("GRE", 6, 7, 14, 17, _GRE, "ip_gre"),
+    "ip6tnl": _Tunnel("IP6TNL", 2, 3, 15, 18, _IP6TNL, "ip6_tunnel"),
+    "ip6gre": _Tunnel("IP6GRE", 6, 7, 14, 17, _IP6GRE, "ip6_gre"),
 }
 
 
@@ -85,7 +76,9 @@ class LinkEntry(NamedTuple):
 
     @property
     def ours(self) -> bool:
-        return self.alias == LINK_ALIAS or self.group == LINK_GROUP
+        """One of our names with one of our marks."""
+        named = self.name == VIP_LINK or self.name.startswith(TUNNEL_PREFIX)
+        return named and (self.alias == LINK_ALIAS or self.group == LINK_GROUP)
 
 
 def read_links(sock: RouteSocket) -> list[LinkEntry]:
@@ -119,10 +112,9 @@ def row_of(entry: LinkEntry) -> LinkRow:
     if tunnel is None:
         return LinkRow(entry.kind, intact=intact and entry.flags & IFF_NOARP != 0)
     data = attributes(entry.data)
-    numbers = _FIXED_NUMBERS[tunnel.prefix]
-    for name, value in tunnel.fixed.items():
-        found = number(data.get(numbers[name]))
-        intact &= (found & value == value) if name == "FLAGS" else found == value
+    for name, (kind, value) in tunnel.settings.items():
+        found = number(data.get(kind))
+        intact &= (found & value if name == "FLAGS" else found) == value
     encap = number(data.get(tunnel.encap_type))
     port = int.from_bytes(data.get(tunnel.encap_port, b""), "big")
     return LinkRow(
@@ -146,7 +138,7 @@ def _link_info(row: LinkRow) -> tuple[str, dict[str, Any]]:
     attached: list[tuple[str, Any]] = [("IFLA_INFO_KIND", row.kind)]
     tunnel = _TUNNELS.get(row.kind)
     if tunnel is not None:
-        values: dict[str, int | str] = dict(tunnel.fixed)
+        values: dict[str, int | str] = {name: value for name, (_, value) in tunnel.settings.items()}
         values |= {name: end for name, end in (("LOCAL", row.local), ("REMOTE", row.remote)) if end}
         gue = row.encap_port != 0
         over_ipv6 = gue and ip_address(row.remote or row.local).version == 6
@@ -166,16 +158,25 @@ def _make(name: str, row: LinkRow) -> Request:
     return Request(rtnetlink.NEWLINK, rtnetlink.F_CREATE | rtnetlink.F_EXCL, rtnetlink.link_message({}, attached))
 
 
-def _dress(index: int, row: LinkRow) -> list[Request]:
-    """Alias and group, no IPv6 link-local address (a kernel without IPv6 refuses that one alone), no ARP, up."""
-    named = [("IFLA_IFALIAS", LINK_ALIAS), ("IFLA_GROUP", LINK_GROUP)]
-    silent = [("IFLA_AF_SPEC", nested([("AF_INET6", nested([("IFLA_INET6_ADDR_GEN_MODE", 1)]))]))]
+def _quiet(index: int) -> Request:
+    """No IPv6 link-local address, which the kernel would make when the link comes up."""
+    mode = nested([("IFLA_INET6_ADDR_GEN_MODE", _ADDRESS_GENERATION_NONE)])
+    attached = [("IFLA_AF_SPEC", nested([("AF_INET6", mode)]))]
+    return Request(rtnetlink.SETLINK, 0, rtnetlink.link_message({"index": index}, attached))
+
+
+def _settings(index: int, row: LinkRow) -> list[Request]:
+    """Everything that a link of ours has besides what it was made with, marks first, up last."""
+    marks = [("IFLA_IFALIAS", LINK_ALIAS), ("IFLA_GROUP", LINK_GROUP)]
     flags = IFF_UP | (IFF_NOARP if row.kind == "dummy" else 0)
-    return [
-        Request(rtnetlink.SETLINK, 0, rtnetlink.link_message({"index": index}, silent)),
-        Request(rtnetlink.SETLINK, 0, rtnetlink.link_message({"index": index}, named)),
+    requests = [
+        Request(rtnetlink.SETLINK, 0, rtnetlink.link_message({"index": index}, marks)),
         Request(rtnetlink.SETLINK, 0, rtnetlink.link_message({"index": index, "flags": flags, "change": flags}, [])),
     ]
+    if row.kind in _TUNNELS:
+        again = rtnetlink.link_message({"index": index}, [_link_info(row)])
+        requests.insert(1, Request(rtnetlink.NEWLINK, 0, again))
+    return requests
 
 
 class LinksTable:
@@ -210,7 +211,7 @@ class LinksTable:
         if change.new is None:
             return self._delete(change.key, there) if there is not None else Outcome(change.key, Verdict.DONE)
         if there is not None and row_of(there)._replace(intact=True) == change.new:
-            return self._mend(change.key, there.ifindex, change.new)
+            return self._set_up(change.key, there.ifindex, change.new)
         if there is not None and (gone := self._delete(change.key, there)).verdict is not Verdict.DONE:
             return gone
         return self._add(change.key, change.new, links.values())
@@ -220,34 +221,34 @@ class LinksTable:
         (reply,) = self._socket.exchange([Request(rtnetlink.DELLINK, 0, body)])
         return outcome_of(name, reply, f"link {name} cannot be deleted", (errno.ENODEV,))
 
-    def _mend(self, name: str, index: int, row: LinkRow) -> Outcome[str]:
-        requests = _dress(index, row)
-        if row.kind in _TUNNELS:
-            requests.insert(
-                0, Request(rtnetlink.NEWLINK, 0, rtnetlink.link_message({"index": index}, [_link_info(row)]))
-            )
-        replies = self._socket.exchange(requests)
-        del replies[-3]  # without IPv6 there is no link-local address to refuse
-        return outcome_of(
-            name, next((reply for reply in replies if reply.error), Reply()), f"link {name} cannot be set up"
-        )
+    def _set_up(self, name: str, index: int, row: LinkRow) -> Outcome[str]:
+        self._socket.exchange([_quiet(index)])  # a kernel without IPv6 refuses, and needs it not
+        replies = self._socket.exchange(_settings(index, row))
+        refused = next((reply for reply in replies if reply.error), Reply())
+        return outcome_of(name, refused, f"link {name} cannot be set up")
 
     def _add(self, name: str, row: LinkRow, others: Iterable[LinkEntry]) -> Outcome[str]:
         (made,) = self._socket.exchange([_make(name, row)])
         if made.error == 0:
             index = next((entry.ifindex for entry in read_links(self._socket) if entry.name == name), 0)
-            return self._mend(name, index, row)
+            return self._set_up(name, index, row)
         if made.error == errno.EEXIST:
-            same = [entry.name for entry in others if entry.kind == row.kind and _same_ends(entry, row)]
-            return Outcome(
-                name,
-                Verdict.FOREIGN,
-                f"link {name} cannot be made: {row.kind} link {' '.join(same) or name} has the outer addresses "
-                f"{row.local or 'any'} and {row.remote or 'any'} already, and the kernel allows one: remove it",
-            )
+            return _taken(name, row, [entry for entry in others if entry.kind == row.kind and _same_ends(entry, row)])
         if made.error in (errno.EOPNOTSUPP, errno.EINVAL) and (missing := _missing_module(row, made)):
             return Outcome(name, Verdict.FAILED, f"link {name} cannot be made: {missing}")
         return outcome_of(name, made, f"{row.kind} link {name} cannot be made")
+
+
+def _taken(name: str, row: LinkRow, same: Sequence[LinkEntry]) -> Outcome[str]:
+    """The kernel allows one link of a kind for two outer addresses, whatever it encapsulates in besides."""
+    ours = bool(same) and all(entry.ours for entry in same)
+    return Outcome(
+        name,
+        Verdict.FAILED if ours else Verdict.FOREIGN,
+        f"link {name} cannot be made: {row.kind} link {' '.join(entry.name for entry in same) or name} has the outer "
+        f"addresses {row.local or 'any'} and {row.remote or 'any'} already, and the kernel allows one"
+        + ("" if ours else ": remove it"),
+    )
 
 
 def _same_ends(entry: LinkEntry, row: LinkRow) -> bool:

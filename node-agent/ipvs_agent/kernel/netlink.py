@@ -17,7 +17,6 @@ import struct
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
 from typing import NamedTuple
 
 from ipvs_agent.kernel.attributes import Reader
@@ -135,10 +134,11 @@ class RequestSocket:
         at = 0
         while at < len(requests):
             end, size = at, 0
-            for _, _, body in islice(requests, at, None):
-                if end > at and size + len(body) + 16 > self._send_bytes:
+            while end < len(requests):
+                length = _HEADER.size + len(requests[end][2])
+                if end > at and size + length > self._send_bytes:
                     break
-                size += len(body) + 16
+                size += length
                 end += 1
             started = time.monotonic()
             replies = self._send(requests[at:end])

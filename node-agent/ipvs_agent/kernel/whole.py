@@ -14,6 +14,7 @@ from ipvs_agent.kernel.nft import NftTable
 from ipvs_agent.kernel.routes import RoutesTable
 from ipvs_agent.kernel.rtnetlink import route_socket
 from ipvs_agent.kernel.rules import RulesTable
+from ipvs_agent.kernel.switches import SwitchesTable
 from ipvs_agent.kernel.sysctls import SysctlsTable
 
 _DECISIVE = ("net/ipv4/conf/{}/rp_filter", "net/ipv6/conf/{}/force_forwarding", "net/ipv6/conf/{}/accept_ra")
@@ -34,7 +35,8 @@ class Kernel:
         self.routes = RoutesTable(self._socket)
         self.rules = RulesTable(self._socket)
         self.fou = FouTable()
-        self.sysctls = SysctlsTable(sysctl_root)
+        self._sysctls = SysctlsTable(sysctl_root)
+        self.sysctls = SwitchesTable(self._sysctls, self.ipvs)
         self.nft = NftTable()
         self._tables: dict[str, Any] = {
             "links": self.links,
@@ -60,7 +62,7 @@ class Kernel:
         """The host's facts now."""
         names = ["all", *(link.name for link in read_links(self._socket))]
         paths = [path.format(name) for name in names for path in _DECISIVE]
-        return read_host(self._socket, node, neighbours, paths, self.sysctls)
+        return read_host(self._socket, node, neighbours, paths, self._sysctls)
 
     def resolve(self, addresses: Iterable[str]) -> None:
         """Make the kernel find out who these neighbours are; ``host`` tells later."""
@@ -69,9 +71,10 @@ class Kernel:
     def other_managers(self) -> list[str]:
         """Who else manages IPVS on this host, in words, with the remedy."""
         if any(link.name == "kube-ipvs0" for link in read_links(self._socket)):
-            return [
+            words = (
                 "link kube-ipvs0 exists: kube-proxy in IPVS mode manages this host's IPVS too and deletes services it "
                 "does not know; set its ipvs.excludeCIDRs to the virtual addresses and ipvs.strictARP to true, or use "
                 "its nftables mode"
-            ]
+            )
+            return [words]
         return []

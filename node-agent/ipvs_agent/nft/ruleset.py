@@ -3,7 +3,7 @@
 | feature | sets and maps (``4``/``6`` stands at the end of those of one family) | chains: hook, priority |
 |---|---|---|
 | GUARD | ``client_interfaces`` (interface), ``guarded`` (VIP), ``open`` and ``restricted`` (VIP, protocol, port), ``sources`` (VIP, protocol, port, prefix) | ``guard``: input 10 |
-| UNTRACKED | ``untracked`` (VIP, protocol, port), ``tracked`` (the same: those that stay tracked for a while, since established flows are masqueraded) | ``untrack``: prerouting -300 |
+| UNTRACKED | ``untracked``, and ``tracked``, which stands over it: services of which some flows need tracking here, since they are masqueraded, forwarded by NAT to this host's own servers, or took the second hop (VIP, protocol, port) | ``untrack``: prerouting -300; ``forgive``: prerouting -150 |
 | MASQUERADE | ``masquerade`` (VIP, protocol, port) | ``masq-in``: input 90; ``masq``: nat postrouting 100 |
 | SECOND_HOP | ``hop_targets`` (address of a local server), ``hop_clients`` (prefix); from the hops' rows: ``hop_macs`` (MAC, VIP, protocol, port), ``hop_links`` (interface, VIP, protocol, port), ``hops`` (VIP, protocol, port → chain) | ``second-hop``: nat prerouting -101; ``second-hop-out``: nat output -101; ``second-hop-masq``: nat postrouting 100 |
 | RETURN | ``return`` (MAC, RIP, protocol, port → return path 1..7) | ``return-in``: prerouting -150; ``return-out``: route output -150 |
@@ -92,7 +92,7 @@ RULES: Mapping[Feature, Rules] = {
         "NFT_REJECT_INET",
     ),
     Feature.UNTRACKED: Rules(
-        _both("hop_macs", "hop_links", "untracked", "unjudged"),
+        _both("hop_macs", "hop_links", "untracked", "tracked"),
         (
             # Under DR and TUN a director sees one direction only, which connection tracking calls invalid from the
             # second packet on, and somebody may drop that. Not tracked at all: no entries in conntrack's table either.
@@ -101,15 +101,15 @@ RULES: Mapping[Feature, Rules] = {
                 _each(
                     "ether saddr . {flow} @hop_macs{v} accept",
                     "iifname . {flow} @hop_links{v} accept",
+                    "{flow} @tracked{v} accept",
                     "{flow} @untracked{v} notrack",
                 ),
                 _base("filter", "prerouting", -300),
             ),
-            # Where some flows of a service need tracking (a real server of this host by NAT, a second hop that began
-            # before the VIP came here), nothing is known of a packet before it is looked up. Afterwards `notrack` does
+            # Which flows of a service need tracking shows only when tracking has looked them up. Then `notrack` does
             # nothing to packets that have an entry, and takes the verdict off those that are invalid
             # (nft_notrack_eval, net/netfilter/nft_ct.c).
-            Chain("unjudge", _each("{flow} @unjudged{v} notrack"), _base("filter", "prerouting", -150)),
+            Chain("forgive", _each("{flow} @tracked{v} notrack"), _base("filter", "prerouting", -150)),
         ),
         "NFT_CT",
     ),
@@ -183,16 +183,14 @@ RULES: Mapping[Feature, Rules] = {
                     + " }",
                 ),
             ),
-            # Every packet of the original direction, not only new connections: the path follows the director.
+            # Every packet of the director's, not only the first: the path follows the director. Nor only those of
+            # the original direction: where tracking began in the middle of a flow, that may be the server's.
             Chain(
                 "return-in",
-                (
-                    *_each("ct direction original ether saddr . {flow} vmap @return{v}"),
-                    "ct direction reply goto way-back",
-                ),
+                (*_each("ether saddr . {flow} vmap @return{v}"), "ct direction reply goto way-back"),
                 _base("filter", "prerouting", -150),
             ),
-            Chain("return-out", ("ct direction reply goto way-back",), _base("route", "output", -150)),
+            Chain("return-out", ("goto way-back",), _base("route", "output", -150)),
         ),
         "NFT_CT",
     ),

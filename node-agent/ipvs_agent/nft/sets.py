@@ -92,7 +92,6 @@ def _types() -> Iterator[tuple[str, SetType]]:
         yield f"restricted{version}", SetType(flow)
         yield f"sources{version}", SetType((*flow, prefix), interval=True)
         yield f"untracked{version}", SetType(flow)
-        yield f"unjudged{version}", SetType(flow)
         yield f"tracked{version}", SetType(flow)
         yield f"masquerade{version}", SetType(flow)
         yield f"hop_macs{version}", SetType((MAC, *flow))

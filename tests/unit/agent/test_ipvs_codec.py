@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipvs_agent.kernel import ipvs_codec as codec
+from ipvs_agent.kernel import timeouts
 from ipvs_agent.kernel.attributes import MalformedMessageError
 from ipvs_agent.services import (
     AF_INET,
@@ -380,11 +381,15 @@ def test_a_destination_of_a_kernel_before_5_4_is_an_error_in_words() -> None:
 
 
 @settings(max_examples=50)
-@given(st.builds(codec.Timeouts, numbers, numbers, numbers))
-def test_timeouts_come_back_as_they_went_in(timeouts: codec.Timeouts) -> None:
-    assert codec.read_timeouts(codec.set_timeouts(timeouts)[4:]) == timeouts
+@given(st.builds(timeouts.Timeouts, numbers, numbers, numbers))
+def test_timeouts_come_back_as_they_went_in(wanted: timeouts.Timeouts) -> None:
+    assert timeouts.read_timeouts(timeouts.set_timeouts(wanted)[4:]) == wanted
+
+
+def test_a_kernel_without_tcp_and_udp_has_no_timeouts() -> None:
+    assert timeouts.read_timeouts(b"") == timeouts.Timeouts(0, 0, 0)
 
 
 def test_information_is_told_as_people_write_it() -> None:
     told = tlv(1, struct.pack("=I", 0x010201)) + tlv(2, struct.pack("=I", 4096))
-    assert codec.read_info(told) == codec.Info("1.2.1", 4096)
+    assert timeouts.read_info(told) == timeouts.Info("1.2.1", 4096)

@@ -119,6 +119,16 @@ def test_without_a_fence_nothing_is_known_and_late_answers_harm_nobody() -> None
     assert [reply.error for reply in silent.exchange(requests(1))] == [0]
 
 
+def test_a_late_answer_is_not_taken_for_that_of_a_later_request() -> None:
+    answers: deque[Callable[[list[int]], list[bytes | int]]] = deque(
+        [lambda s: [], lambda s: [error(s[0] - 1, errno.EPERM), message(DATA, s[0], b"mine")]]
+    )
+    asked = Scripted(lambda s: answers.popleft()(s))
+    asked.exchange(requests(1))
+    (reply,) = asked.ask(requests(1))
+    assert (reply.error, list(reply.bodies)) == (0, [b"mine"])
+
+
 def test_the_kernels_own_words_are_told() -> None:
     words = struct.pack("=i", -errno.EINVAL) + bytes(16) + attribute(1, b"no such thing\0")
     asked = Scripted(lambda s: [message(ERROR, s[0], words, 0x300)])
@@ -221,6 +231,26 @@ def test_a_reader_never_takes_one_shape_for_another() -> None:
         assert reader.read(plain) == (7, 9, b"abc")
         assert reader.read(turned) == (7, 9, b"abc")
         assert reader.read(lacking) == (7, None, b"abc")
+
+
+def test_a_field_that_the_first_message_lacked_is_found_in_a_later_one_of_the_same_length() -> None:
+    reader = Reader([((1,), "I"), ((3,), "I")])
+    number = struct.pack("=I", 7)
+    assert reader.read(attribute(1, number) + attribute(5, number)) == (7, None)
+    assert reader.read(attribute(1, number) + attribute(3, number)) == (7, 7)
+
+
+def test_many_messages_of_changing_shapes_are_read_like_single_ones() -> None:
+    reader = Reader([((1,), "I"), ((3,), "H")])
+    number, short = struct.pack("=I", 7), struct.pack("=H", 9)
+    shapes = [
+        attribute(1, number) + attribute(3, short),
+        attribute(3, short) + attribute(1, number),
+        attribute(1, number) + attribute(3, short) + attribute(9, b""),
+    ]
+    for messages in (shapes[:1] * 40, shapes[:2] * 20, shapes * 15, [shapes[1]] * 20 + [shapes[0]] * 20):
+        assert list(reader.read_all(messages)) == [(7, 9)] * len(messages)
+    assert list(reader.read_all([])) == []
 
 
 def test_a_value_of_another_length_is_an_error() -> None:

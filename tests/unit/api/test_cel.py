@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import celpy
 import pytest
 from celpy import celtypes
+from celpy.adapter import json_to_cel
 
 from ipvs_api import yaml_reader
 from ipvs_api.explain import faults, field_text
@@ -20,7 +21,7 @@ TABLE = Path(__file__).parents[2] / "cases" / "refusals.yaml"
 def table() -> dict[str, Any]:
     (document,) = yaml_reader.read(TABLE.read_bytes()).documents
     assert document.repeated == ()
-    return document.value
+    return dict(document.value)
 
 
 BASE = table()["base"]
@@ -82,14 +83,14 @@ def split(text: celtypes.StringType, separator: celtypes.StringType) -> celtypes
 @cache
 def program(expression: str) -> celpy.Runner:
     environment = celpy.Environment()
-    functions = {"isIP": is_ip, "isCIDR": is_cidr, "split": split}
+    functions: dict[str, Any] = {"isIP": is_ip, "isCIDR": is_cidr, "split": split}
     return environment.program(environment.compile(expression), functions=functions)
 
 
 def holds(rule: Rule, value: Any, old: Any) -> bool:
-    arguments = {"self": celpy.json_to_cel(value)}
+    arguments = {"self": json_to_cel(value)}
     if old is not None:
-        arguments["oldSelf"] = celpy.json_to_cel(old)
+        arguments["oldSelf"] = json_to_cel(old)
     return bool(program(rule.expression).evaluate(arguments))
 
 

@@ -45,10 +45,10 @@ def spoilt(draw: st.DrawFn) -> dict[str, Any]:
             path for path in places(value) if path[0] in ("spec", "metadata") and path[:2] != ("metadata", "name")
         ]
         path = draw(st.sampled_from(within))
-        parent = value
-        for key in path[:-1]:
-            parent = parent[key]
-        key = path[-1]
+        parent: Any = value
+        for step in path[:-1]:
+            parent = parent[step]
+        key: Any = path[-1]
         match draw(st.sampled_from(["replace", "remove", "repeat", "add"])):
             case "replace":
                 parent[key] = draw(VALUES)
@@ -58,7 +58,7 @@ def spoilt(draw: st.DrawFn) -> dict[str, Any]:
                 parent.append(copy.deepcopy(parent[key]))
             case _ if isinstance(parent, dict):
                 parent[draw(st.sampled_from(["x", "weight", "port", "Port"]))] = draw(VALUES)
-    return value
+    return dict(value)
 
 
 @settings(max_examples=200)

@@ -9,10 +9,11 @@ import pytest
 from msgspec import NODEFAULT, UNSET, inspect
 
 from ipvs_api.directorgroup import DirectorGroup
+from ipvs_api.meta import ObjectMeta
 from ipvs_api.node import IPVSNode
-from ipvs_api.plan import VirtualServicePlan
+from ipvs_api.plan import Owner, PlanAddress, PlanPort, VirtualServicePlan, VirtualServicePlanSpec
 from ipvs_api.schemas import openapi_schema
-from ipvs_api.virtualservice import VirtualService
+from ipvs_api.virtualservice import Forwarding, Persistence, Protocol, Scheduler, VirtualService
 
 TYPES = {type_.__name__: type_ for type_ in (VirtualService, DirectorGroup, VirtualServicePlan, IPVSNode)}
 ROOT = {"apiVersion", "kind", "metadata"}
@@ -175,3 +176,23 @@ def test_a_field_default_or_bound_that_only_one_side_has_is_named() -> None:
         "spec.scheduler: enum",
         "spec.tunnel: fields",
     ]
+
+
+def test_a_plan_of_a_newer_operator_is_read_without_what_is_not_known_here() -> None:
+    plan = VirtualServicePlan(
+        metadata=ObjectMeta(name="shop.web.0"),
+        spec=VirtualServicePlanSpec(
+            virtual_service=Owner(namespace="shop", name="web"),
+            director_group="edge",
+            addresses=(PlanAddress("192.0.2.10"),),
+            ports=(PlanPort("http", Protocol.TCP, 80),),
+            forwarding=Forwarding.DR,
+            scheduler=Scheduler.WRR,
+            directors=(),
+            backends=(),
+            persistence=Persistence(),
+        ),
+    )
+    newer = msgspec.to_builtins(plan)
+    newer["spec"] |= {"colour": "green", "persistence": {"colour": "green"}}
+    assert msgspec.json.decode(msgspec.json.encode(newer), type=VirtualServicePlan) == plan

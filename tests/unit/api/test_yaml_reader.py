@@ -1,6 +1,5 @@
 """YAML to plain values: nothing is guessed, nothing grows, and what cannot be read is told with its place."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,14 +15,13 @@ from ipvs_api.yaml_reader import Reading, read
 
 
 @pytest.fixture(params=["libyaml", "python"])
-def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """With libyaml's parser and with PyYAML's own."""
     if request.param == "python":
         monkeypatch.setattr(yaml_reader, "events", python_events)
         monkeypatch.setattr(yaml_places, "events", python_events)
     elif not yaml.__with_libyaml__:
         pytest.skip("PyYAML without libyaml")
-    return request.param
 
 
 def values(text: str) -> list[Any]:

@@ -201,6 +201,11 @@ def test_real_servers_route_back_to_the_groups_floating_address_or_to_the_holder
         assert plan(result).spec.gateways == expected
 
 
+def test_a_return_path_means_nothing_where_nothing_is_translated() -> None:
+    spec = plan(compiled(*BASE, service(forwarding="DR", nat={"returnPath": "Gateway"}))).spec
+    assert (spec.return_path, spec.gateways) == ("Masquerade", ())
+
+
 def concerned(result: Compiled) -> list[set[str]]:
     names = {node_label(name): name for name in ("lb1", "rs1", "rs2")}
     return [{names[label] for label in each.metadata.labels} for each in result.plans]

@@ -7,12 +7,11 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipvs_api.core import Node
-from ipvs_api.directorgroup import DirectorGroup, DirectorGroupStatus
+from ipvs_api.directorgroup import DirectorGroupStatus
 from ipvs_api.meta import Condition
 from ipvs_api.node import IPVSNodeSpec, IPVSNodeStatus
 from ipvs_api.plan import SLICE_SERVERS, VirtualServicePlan
-from ipvs_api.virtualservice import Scheduler, VirtualService, VirtualServiceStatus
+from ipvs_api.virtualservice import VirtualServiceStatus
 from ipvs_planner.claims import Claims, claims_of
 from ipvs_planner.compile import compile_virtual_service
 from ipvs_planner.compiled import Compiled, Outcome
@@ -23,141 +22,8 @@ from ipvs_planner.node_spec import compile_node
 from ipvs_planner.packed import address_of, parse_address, text_of
 from ipvs_planner.snapshot import Declared, Snapshot
 
-from .worlds import BASE, DIRECTOR, World, compiled, group, node, service, unchecked
-
-NOW = "2026-01-01T00:00:00Z"
-
-# Few values, so that objects meet; and now and then what no schema would let through.
-ODD = st.one_of(st.text(max_size=8), st.sampled_from(["192.0.2.1/24", "::ffff:10.0.0.1", "fe80::1%eth0", "1.2.3", ""]))
-VIPS = st.sampled_from(["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:DB8:0::1", "198.51.100.1", "10.0.0.11"])
-RIPS = st.sampled_from(
-    [
-        "10.0.0.11",
-        "10.0.0.12",
-        "10.0.0.13",
-        "10.1.1.5",
-        "10.1.2.5",
-        "10.1.3.5",
-        "10.9.9.9",
-        "2001:db8:1::11",
-        "fd00:2::5",
-    ]
-)
-NAMES = st.sampled_from(["a", "b", "c", "d"])
-GROUPS = st.sampled_from(["edge", "core", "far"])
-NODES = st.sampled_from(["n1", "n2", "n3"])
-
-
-def often(usual: st.SearchStrategy[Any], odd: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    return st.integers(0, 15).flatmap(lambda number: odd if number == 0 else usual)
-
-
-def of(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """A mapping in which any field may be missing."""
-    return st.fixed_dictionaries({}, optional=fields)
-
-
-def meta(names: st.SearchStrategy[str], namespaces: st.SearchStrategy[str]) -> st.SearchStrategy[dict[str, Any]]:
-    return st.fixed_dictionaries(
-        {"name": names, "namespace": namespaces},
-        optional={"creationTimestamp": st.sampled_from([NOW, "2026-02-01T00:00:00Z"]), "generation": st.integers(0, 3)},
-    )
-
-
-PORT = st.fixed_dictionaries(
-    {"name": st.sampled_from(["x", "y"]), "port": often(st.sampled_from([80, 443]), st.integers(-1, 70000))},
-    optional={
-        "protocol": st.sampled_from(["TCP", "UDP", "SCTP"]),
-        "targetPort": st.sampled_from([0, 80, 8080]),
-        "servicePort": st.just("web"),
-    },
-)
-SERVER = st.fixed_dictionaries(
-    {"address": often(RIPS, ODD)},
-    optional={"weight": st.integers(0, 3), "maxConnections": st.integers(0, 2), "resumeConnections": st.integers(0, 2)},
-)
-SERVICE_SPEC = st.fixed_dictionaries(
-    {
-        "directorGroup": GROUPS,
-        "addresses": st.lists(often(VIPS, ODD), max_size=2),
-        "ports": often(st.lists(PORT, min_size=1, max_size=1), st.lists(PORT, max_size=3)),
-        "backends": often(
-            st.fixed_dictionaries({"static": st.lists(SERVER, min_size=1, max_size=3)}),
-            of(static=st.lists(SERVER, max_size=3), service=st.just({"name": "web"})),
-        ),
-    },
-    optional={
-        "forwarding": st.sampled_from(["NAT", "DR", "TUN"]),
-        "nat": st.just({"returnPath": "Gateway"}),
-        "scheduler": st.sampled_from([str(scheduler) for scheduler in Scheduler]),
-        "allowedSources": st.lists(often(st.sampled_from(["10.0.0.0/8", "2001:db8::/32"]), ODD), max_size=2),
-        "tunnel": often(st.just({"type": "GRE"}), st.just({"type": "GUE", "port": 0})),
-        "onePacket": often(st.just(False), st.just(True)),
-    },
-)
-SERVICE = st.builds(
-    lambda metadata, spec: unchecked(VirtualService, {"metadata": metadata, "spec": spec}),
-    meta(NAMES, st.sampled_from(["shop", "shop", "shop", "zoo"])),
-    SERVICE_SPEC,
-)
-SELECTOR = st.sampled_from(
-    [
-        {"matchLabels": DIRECTOR},
-        {},
-        {"matchExpressions": [{"key": "ipvs.dev/director", "operator": "In", "values": []}]},
-        {"matchExpressions": [{"key": "ipvs.dev/director", "operator": "DoesNotExist"}]},
-    ]
-)
-RANGES = ["192.0.2.0/28", "2001:db8::/120", "198.51.100.0/28", "192.0.2.1-192.0.2.1", "10.0.0.0/24"]
-GROUP_SPEC = st.fixed_dictionaries(
-    {
-        "addresses": st.lists(often(st.sampled_from(RANGES), ODD), max_size=4),
-        "announcement": often(
-            st.sampled_from([{"static": {}}, {"none": {}}]), st.sampled_from([{}, {"static": {}, "none": {}}])
-        ),
-        "nodeSelector": often(st.just({"matchLabels": DIRECTOR}), SELECTOR),
-    },
-    optional={
-        "gatewayAddresses": st.lists(often(st.sampled_from(["10.0.0.251", "10.0.0.252"]), ODD), max_size=2),
-        "allowedStaticBackends": st.just(["10.0.0.0/8"]),
-        "allowedNamespaces": st.sampled_from(
-            [
-                {"from": "All"},
-                {"from": "Selector"},
-                {"from": "Selector", "selector": {"matchLabels": {"kubernetes.io/metadata.name": "shop"}}},
-            ]
-        ),
-        "kernel": st.sampled_from([{"sloppyTCP": True}, {"sloppyTCP": False, "timeouts": {"tcpSeconds": 5}}]),
-    },
-)
-GROUP = st.builds(
-    lambda name, spec: unchecked(DirectorGroup, {"metadata": {"name": name}, "spec": spec}), GROUPS, GROUP_SPEC
-)
-NODE = st.builds(
-    lambda name, director, own, pods: unchecked(
-        Node,
-        {
-            "metadata": {"name": name, "labels": DIRECTOR if director else {}},
-            "spec": {"podCIDRs": pods},
-            "status": {"addresses": [{"type": "InternalIP", "address": address} for address in own]},
-        },
-    ),
-    NODES,
-    st.booleans(),
-    st.lists(often(st.one_of(RIPS, RIPS, VIPS), ODD), max_size=2),
-    st.lists(often(st.sampled_from(["10.1.1.0/24", "10.1.2.0/24", "10.1.0.0/16", "fd00:2::/64"]), ODD), max_size=2),
-)
-Step = tuple[str, Any]
-REMOVAL = st.one_of(
-    st.tuples(st.just("VirtualService"), st.sampled_from(["shop", "zoo"]), NAMES),
-    st.tuples(st.just("DirectorGroup"), st.just(""), GROUPS),
-    st.tuples(st.just("Node"), st.just(""), NODES),
-)
-PUT = st.tuples(st.just("put"), st.one_of(SERVICE, SERVICE, SERVICE, GROUP, NODE))
-STEP = st.one_of(PUT, PUT, PUT, st.tuples(st.just("remove"), REMOVAL))
-FIRST = [("put", each) for each in (*BASE, group("core"))]
-STEPS = st.lists(STEP, min_size=1, max_size=14).map(lambda steps: [*FIRST, *steps])
-TRUSTED = st.booleans()
+from .strategies import NODES, NOW, REPORT, STEPS, Step
+from .worlds import BASE, World, compiled, node, service
 
 
 def do(snapshot: Snapshot, step: Step) -> set[Key]:
@@ -177,7 +43,7 @@ def inside(value: object) -> object:
     return value
 
 
-@given(STEPS, TRUSTED)
+@given(STEPS, st.booleans())
 def test_whoever_a_change_could_concern_is_named_and_nothing_ever_raises(steps: list[Step], trusted: bool) -> None:
     snapshot = Snapshot(trusted=trusted)
     before: dict[Key, Compiled] = {}
@@ -195,7 +61,7 @@ def test_whoever_a_change_could_concern_is_named_and_nothing_ever_raises(steps: 
         before = after
 
 
-@given(STEPS, TRUSTED)
+@given(STEPS, st.booleans())
 def test_a_snapshot_kept_up_to_date_is_the_one_built_from_scratch(steps: list[Step], trusted: bool) -> None:
     kept = Snapshot(trusted=trusted)
     there: dict[tuple[str, str, str], Declared] = {}
@@ -221,7 +87,7 @@ def test_a_snapshot_kept_up_to_date_is_the_one_built_from_scratch(steps: list[St
         assert results(fresh) == results(kept)
 
 
-@given(STEPS, TRUSTED)
+@given(STEPS, st.booleans())
 def test_a_caller_that_follows_the_answers_comes_to_rest_and_nothing_is_given_twice(
     steps: list[Step], trusted: bool
 ) -> None:
@@ -253,7 +119,7 @@ def check_nothing_twice(world: World) -> None:
     assert all(len(each) == 1 for each in gateways.values())
 
 
-@given(STEPS, TRUSTED)
+@given(STEPS, st.booleans())
 def test_what_is_planned_is_what_the_api_takes_and_survives_being_stored(steps: list[Step], trusted: bool) -> None:
     snapshot = Snapshot(trusted=trusted)
     for step in steps:
@@ -265,21 +131,9 @@ def test_what_is_planned_is_what_the_api_takes_and_survives_being_stored(steps: 
             assert msgspec.json.decode(msgspec.json.encode(plan), type=VirtualServicePlan) == plan
 
 
-FAILURE = {"namespace": "shop", "name": "a", "reason": "Broken"}
-REPORT = st.builds(
-    lambda value: unchecked(IPVSNodeStatus, value),
-    of(
-        observedResourceVersion=st.sampled_from(["", "1", "2", "x"]),
-        truncated=st.booleans(),
-        counts=of(failures=st.integers(0, 3), draining=st.integers(0, 3), unhealthy=st.integers(0, 3)),
-        failures=st.lists(of(reason=ODD, message=ODD, realServer=often(RIPS, ODD)).map(FAILURE.__or__), max_size=3),
-    ),
-)
-
-
 @given(
     STEPS,
-    st.dictionaries(st.one_of(NODES, st.sampled_from(["lb1", "rs1"])), REPORT),
+    st.dictionaries(st.one_of(NODES, st.just("rs1")), REPORT),
     st.lists(st.sampled_from(["", NOW, "2026-01-01T01:00:00Z", "later"]), min_size=1, max_size=3),
     st.sampled_from(["", "lb1", "nobody"]),
 )
