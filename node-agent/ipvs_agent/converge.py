@@ -14,12 +14,13 @@ from typing import Any
 from ipvs_agent.desired.share import Reason
 from ipvs_agent.intent import Dirty, Intent
 from ipvs_agent.kernel.nft_program import NftError
+from ipvs_agent.kernel.sysctls import satisfies
 from ipvs_agent.kernel.whole import Kernel
 from ipvs_agent.preview import Preview
 from ipvs_agent.rows import TIMEOUTS, AddressKey, HopKey, NftKey, SysctlRow
 from ipvs_agent.services_pass import ServicesPass
 from ipvs_agent.store import FoundSysctl, Store
-from ipvs_agent.table import Change, Outcome, Verdict
+from ipvs_agent.table import Change, Outcome, Verdict, diff
 from ipvs_agent.troubles import Troubles
 
 log = logging.getLogger(__name__)
@@ -42,13 +43,6 @@ class Progress:
 
     more: bool
     next_due: float | None
-
-
-def satisfied(wanted: Any, found: Any) -> bool:
-    """True when the found row is as good as the wanted one."""
-    if isinstance(wanted, SysctlRow) and isinstance(found, SysctlRow):
-        return found.value >= wanted.value if wanted.at_least else found.value == wanted.value
-    return bool(wanted == found)
 
 
 class Converger:
@@ -193,27 +187,32 @@ class Converger:
 
     def _is_right(self, name: str, key: Any) -> bool:
         wanted, found = self._wanted(name, key), self._mirror[name].get(key)
-        return satisfied(wanted, found) if wanted is not None else found is None
+        if name == "sysctls" and wanted is not None and found is not None:
+            return satisfies(wanted, found.value)
+        return bool(wanted == found)
 
     # small tables
 
     def _changes(self, name: str, *, ups: bool) -> list[Change[Any, Any]]:
         """Dirty rows of one direction that really differ; the others are done with."""
-        now, changes = self.clock(), []
-        for key in list(self._dirty[name]):
-            wanted, found = self._wanted(name, key), self._mirror[name].get(key)
-            if name == "sysctls" and found is None:
-                found = self.kernel.sysctls.read((key,)).get(key)
-                if found is not None:
-                    self._mirror[name][key] = found
-            if self._is_right(name, key):
-                self._settled(name, key)
-            elif (wanted is not None) is not ups:
+        dirty, mirror, now = self._dirty[name], self._mirror[name], self.clock()
+        if name == "sysctls" and (unread := dirty - mirror.keys()):
+            mirror.update(self.kernel.sysctls.read(unread))
+        wanted = {key: row for key in dirty if (row := self._wanted(name, key)) is not None}
+        found = {key: mirror[key] for key in dirty if key in mirror}
+        if name == "sysctls":  # a value that satisfies what is wanted counts as that
+            found |= {key: wanted[key] for key in wanted.keys() & found.keys() if self._is_right(name, key)}
+        differing = diff(wanted, found, dirty)
+        for key in dirty - {change.key for change in differing}:
+            self._settled(name, key)
+        changes = []
+        for change in differing:
+            if (change.new is not None) is not ups:
                 continue
-            elif self.troubles.waiting((name, key), now):
-                self._dirty[name].discard(key)
+            if self.troubles.waiting((name, change.key), now):
+                dirty.discard(change.key)
             else:
-                changes.append(Change(key, found, wanted))
+                changes.append(Change(change.key, mirror.get(change.key), change.new))
         return changes
 
     def _settled(self, name: str, key: Any) -> None:

@@ -16,6 +16,7 @@ from typing import TypeVar
 import msgspec
 
 from ipvs_agent.agent import Agent
+from ipvs_agent.converge import Progress
 from ipvs_agent.local_socket import Request, serve
 from ipvs_agent.rows import AddressKey
 from ipvs_agent.sources.watch import DirectoryWatch
@@ -84,13 +85,21 @@ class Loop:
         log.info("stopped; the kernel keeps what it has")
 
     async def _pass(self) -> None:
-        if self._look_at_files:
-            names, self._look_at_files, self._changed_files = self._changed_files, False, frozenset()
-            recheck = await self._on_kernel(lambda: self._agent.read_source(names))
-            if recheck is not None:
-                self._later("files", recheck, lambda: self._files_changed(None))
-        notified, self._notified = self._notified, set()
-        progress = await self._on_kernel(lambda: self._agent.step(notified))
+        look, names, notified = self._look_at_files, self._changed_files, self._notified
+        self._look_at_files, self._notified = False, set()
+        if look:
+            self._changed_files = frozenset()
+
+        def at_once() -> tuple[float | None, Progress]:
+            """In one go: who asks in between would be told of plans that the kernel does not have yet."""
+            recheck = self._agent.read_source(names) if look else None
+            progress = self._agent.step(notified)
+            self._agent.make_report()
+            return recheck, progress
+
+        recheck, progress = await self._on_kernel(at_once)
+        if recheck is not None:
+            self._later("files", recheck, lambda: self._files_changed(None))
         if self._agent.to_probe and self._probing is None:
             self._probing = asyncio.create_task(self._probe())
         if self._agent.to_announce:
@@ -99,7 +108,6 @@ class Loop:
             self._wake.set()
         elif progress.next_due is not None:
             self._later("due", max(progress.next_due - self._agent.clock(), 0.01), self._wake.set)
-        await self._on_kernel(self._agent.make_report)
 
     async def _answer(self, request: Request) -> bytes:
         """What a local tool asked."""

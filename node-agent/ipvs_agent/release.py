@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ipvs_agent.converge import describe
-from ipvs_agent.kernel.nft import NftError
+from ipvs_agent.kernel.nft_program import NftError
 from ipvs_agent.kernel.whole import Kernel
 from ipvs_agent.rows import NFT_TABLE, SysctlRow
 from ipvs_agent.services_pass import name_service
@@ -48,14 +48,19 @@ def _remove(kernel: Kernel, name: str, rows: dict[Any, Any]) -> Iterator[Release
 
 
 def _remove_nft(kernel: Kernel) -> Iterator[Released]:
-    """A kernel (or host) without nftables has no table of ours."""
+    tables = f"nftables tables {NFT_TABLE}"
+    try:
+        kernel.nft.generation()
+    except NftError:
+        return  # a kernel without nftables has none of ours
     try:
         state = kernel.nft.read()
-    except NftError:
+    except NftError as error:
+        yield Released(tables, str(error), failed=True)
         return
     if state.features or state.elements or state.hops or state.damage:
         problem = kernel.nft.delete()
-        yield Released(f"nftables tables {NFT_TABLE}", problem or "gone", bool(problem))
+        yield Released(tables, problem or "gone", bool(problem))
 
 
 def _restore_switches(kernel: Kernel, store: Store) -> Iterator[Released]:

@@ -94,7 +94,7 @@ class ServicesPass:
         """Look at every service of ours, those that are missing first, and at who else is there."""
         heads = self._table.heads()
         wanted = self._intent.ledger.tables["ipvs"]
-        missing = [key for key in wanted if key not in heads]
+        missing = self._table.adding_order([key for key in wanted if key not in heads])
         self._absent = set(missing)
         for key in missing:
             self._background[key] = None

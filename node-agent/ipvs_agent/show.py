@@ -119,14 +119,19 @@ def _conditions(view: View) -> str:
         for condition in view.node.status.conditions
         if condition.status is not ConditionStatus.TRUE or condition.message
     ]
+    told: dict[str, list[str]] = {}
     for service in view.services:
-        lines += [
-            f"{service.metadata.namespace}/{service.metadata.name}: {condition.type}={condition.status} "
-            f"{condition.reason}: {condition.message}"
-            for condition in service.status.conditions
-            if condition.message and (condition.status is not ConditionStatus.TRUE or condition.type == "Accepted")
-        ]
+        for condition in service.status.conditions:
+            if condition.message and (condition.status is not ConditionStatus.TRUE or condition.type == "Accepted"):
+                words = f"{condition.type}={condition.status} {condition.reason}: {condition.message}"
+                told.setdefault(words, []).append(f"{service.metadata.namespace}/{service.metadata.name}")
+    lines += [f"{_few(names)}: {words}" for words, names in told.items()]
     return "\n".join(lines) + "\n" if lines else ""
+
+
+def _few(names: Sequence[str], shown: int = 3) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 def show_preview(node: str, changes: Sequence[Preview], output: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ipvs_api.plan import VirtualServicePlan
-from ipvs_api.virtualservice import Forwarding, ReturnPath
+from ipvs_api.virtualservice import ReturnPath
 from ipvs_planner.index import Index, Key, Party
 from ipvs_planner.packed import Endpoint, Packed, address_of, endpoint, parse_address
 
@@ -31,7 +31,7 @@ def claims_of(plans: Iterable[VirtualServicePlan]) -> Claims:
         group = spec.director_group
         addresses = [parsed for entry in spec.addresses if not isinstance(parsed := parse_address(entry.address), str)]
         vips |= {endpoint(vip.packed, port.protocol, port.port) for vip in addresses for port in spec.ports}
-        if spec.forwarding is Forwarding.NAT and spec.return_path is ReturnPath.GATEWAY:
+        if spec.return_path is ReturnPath.GATEWAY:
             returns |= set(_return_endpoints(plan))
     return Claims(group, tuple(sorted(vips)), tuple(sorted(returns)))
 

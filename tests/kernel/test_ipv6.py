@@ -1,6 +1,8 @@
 """All three forwarding methods over IPv6 and over both families at once; what IPv6 does differently."""
 
+import socket
 import struct
+from ipaddress import ip_address
 
 import pytest
 from tests.kernel.conftest import MakeSite, Site, virtual_service
@@ -54,14 +56,9 @@ def test_only_the_director_answers_neighbour_solicitations_for_a_direct_routing_
         for _ in range(3):
             lvs["router"].run("ip", "-6", "neigh", "flush", "all")
             assert clients(lvs["client"], 3, VIP[6], 80).answers.total() == 3
-    answers = {p.source_mac for p in seen.packets() if p.type == 136 and p.payload[4 - 4 : 16] == packed(VIP[6])}
+    target = ip_address(VIP[6]).packed
+    answers = {p.source_mac for p in seen.packets() if p.type == 136 and p.payload[:16] == target}
     assert answers == {lvs["director"].links_by_name()["eth0"]["address"]}
-
-
-def packed(address: str) -> bytes:
-    import ipaddress
-
-    return ipaddress.ip_address(address).packed
 
 
 def test_a_vip_is_never_the_source_of_what_its_holders_send(site: MakeSite) -> None:
@@ -77,8 +74,6 @@ def test_a_vip_is_never_the_source_of_what_its_holders_send(site: MakeSite) -> N
 
 def advertise(router: Host, interface: str, lifetime: int = 1800) -> None:
     """One router advertisement without prefixes (RFC 4861, section 4.2)."""
-    import socket
-
     message = struct.pack(">BBHBBHII", 134, 0, 0, 64, 0, lifetime, 0, 0)
     with router.inside():
         sock = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)

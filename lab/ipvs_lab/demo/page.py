@@ -4,7 +4,7 @@ import textwrap
 import time
 from collections.abc import Iterable, Mapping
 
-WIDTH = 100
+WIDTH = 110
 BAR = 40  # characters of the longest bar
 BOLD, DIM, RED, GREEN, YELLOW, CYAN = "1", "2", "31", "32", "33", "36"
 

@@ -54,6 +54,9 @@ from ipvs_api.node import NodeGroup
 from ipvs_api.plan import PlanBackend, PlanPort, PlanServer, ServerRole, VirtualServicePlanSpec
 from ipvs_api.virtualservice import Forwarding, ReturnPath, SchedulerFlag, TunnelType
 
+_LARGEST = 2**31 - 1
+"""Of a threshold: the kernel keeps it in an int."""
+
 _FLAGS = {SchedulerFlag.FALLBACK: FLAG_FALLBACK, SchedulerFlag.PORT: FLAG_PORT}
 _TUNNELS = {TunnelType.IPIP: TUNNEL_IPIP, TunnelType.GUE: TUNNEL_GUE, TunnelType.GRE: TUNNEL_GRE}
 
@@ -163,7 +166,8 @@ def _thresholds(servers: list[PlanServer]) -> tuple[int, int]:
     """A node's thresholds are its real servers' together; one without a limit has none for all."""
     if any(not server.max_connections for server in servers):
         return 0, 0
-    return sum(s.max_connections for s in servers), sum(s.resume_connections for s in servers)
+    upper, lower = sum(s.max_connections for s in servers), sum(s.resume_connections for s in servers)
+    return min(upper, _LARGEST), min(lower, _LARGEST)
 
 
 def _next_hops(plan: VirtualServicePlanSpec, backends: list[PlanBackend], context: Context, share: Share) -> None:

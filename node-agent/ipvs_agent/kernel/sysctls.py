@@ -6,7 +6,7 @@ found value back by a row of its own.
 
 import errno
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ipvs_agent.rows import SysctlRow
@@ -16,6 +16,14 @@ from ipvs_agent.table import Change, Outcome, Verdict
 def satisfies(wanted: SysctlRow, found: int) -> bool:
     """Whether a found value needs no write."""
     return found >= wanted.value if wanted.at_least else found == wanted.value
+
+
+def settle(desired: Mapping[str, SysctlRow], observed: Mapping[str, SysctlRow]) -> dict[str, SysctlRow]:
+    """``observed`` with the wanted row in place of every found one that satisfies it: a difference is what to write."""
+    return {
+        path: desired[path] if path in desired and satisfies(desired[path], found.value) else found
+        for path, found in observed.items()
+    }
 
 
 def in_order(changes: Iterable[Change[str, SysctlRow]]) -> list[Change[str, SysctlRow]]:

@@ -66,7 +66,7 @@ def rule(key: HopKey, row: HopRow) -> str:
 
 
 def _destination(key: HopKey, row: HopRow) -> str:
-    if len(row.targets) == 1:
+    if len(row.targets) == 1 and row.targets[0].weight == 1:
         target = row.targets[0]
         return f"[{target.address}]:{target.port}" if key.family == 6 else f"{target.address}:{target.port}"
     slots, at = [], 0

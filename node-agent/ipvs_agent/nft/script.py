@@ -100,7 +100,7 @@ def compose(
             batch.change(key, before.get(key), after.get(key), hop.key)
         if old is not None and hop.new is None:
             gone.append(hop.key)
-    for mss in sorted({int(change.new.value[0]) for change in elements if change.new and change.key.set in MSS_MAPS}):
+    for mss in sorted(_new_sizes(mirror, elements)):
         for line in mss_commands(mss):
             script.add(line, Feature.TUNNELS)
     for change in _interval_changes(mirror, elements, batch):
@@ -109,6 +109,15 @@ def compose(
     for hop_key in gone:
         script.add(f"delete chain inet {NFT_TABLE} {hop_chain(hop_key)}", hop_key)
     return script
+
+
+def _new_sizes(mirror: Mirror, changes: Sequence[ElementChange]) -> set[int]:
+    """Segment sizes whose chains may be missing."""
+    return {
+        int(change.new.value[0])
+        for change in changes
+        if change.key.set in MSS_MAPS and change.new is not None and change.new != mirror.elements.get(change.key)
+    }
 
 
 def _chain(script: Script, key: HopKey, row: HopRow) -> None:

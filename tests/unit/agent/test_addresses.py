@@ -56,6 +56,7 @@ def test_ours_is_what_carries_our_mark_or_sits_on_our_link(
 
 
 def test_reading_the_host_does_not_load_pyroute2() -> None:
-    program = "import sys, ipvs_agent.kernel.host, ipvs_agent.kernel.rules, ipvs_agent.kernel.fou; print('pyroute2' in sys.modules)"
+    modules = "ipvs_agent.kernel.host, ipvs_agent.kernel.rules, ipvs_agent.kernel.fou"
+    program = f"import sys, {modules}; print('pyroute2' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from ipvs_agent.kernel import sysctls
-from ipvs_agent.kernel.sysctls import SysctlsTable, in_order, satisfies
+from ipvs_agent.kernel.sysctls import SysctlsTable, in_order, satisfies, settle
 from ipvs_agent.rows import SysctlRow
-from ipvs_agent.table import Change, Verdict
+from ipvs_agent.table import Change, Verdict, diff
 
 FORWARD = "net/ipv4/ip_forward"
 OWN = "net/ipv4/conf/eth0.7/rp_filter"
@@ -41,6 +41,16 @@ def test_only_the_switches_asked_for_are_read_and_only_numbers(root: Path) -> No
 )
 def test_at_least_means_that_more_is_as_good(wanted: SysctlRow, found: int, enough: bool) -> None:
     assert satisfies(wanted, found) is enough
+
+
+def test_a_difference_holds_what_does_not_satisfy_and_nothing_else() -> None:
+    desired = {"a": SysctlRow(1, at_least=True), "b": SysctlRow(1, at_least=True), "c": SysctlRow(1), "d": SysctlRow(1)}
+    observed = {"a": SysctlRow(2), "b": SysctlRow(0), "c": SysctlRow(2)}
+    assert {change.key: change.old for change in diff(desired, settle(desired, observed))} == {
+        "b": SysctlRow(0),
+        "c": SysctlRow(2),
+        "d": None,
+    }
 
 
 def test_what_is_more_than_enough_is_not_written(root: Path) -> None:

@@ -126,6 +126,12 @@ def test_a_slip_of_the_pen_in_the_group_leaves_everything_programmed() -> None:
     }
 
 
+def test_a_group_that_cannot_be_used_claims_nothing_new() -> None:
+    world = World(*BASE, group(addresses=["192.0.2.0/33"]), service("a", created=OLD), CORE)
+    world.put(service("b", group="core", created=NEW))
+    assert world.outcomes() == {"shop/a": "GroupInvalid", "shop/b": "Planned"}
+
+
 def test_a_shrinking_range_takes_the_address_away_and_whoever_may_gets_it() -> None:
     world = World(*BASE, CORE, service("a"), service("b", group="core"))
     assert world.outcomes() == {"shop/a": "Planned", "shop/b": "AddressConflict"}

@@ -25,6 +25,9 @@ from ipvs_planner.snapshot import Declared, Snapshot
 from .strategies import NODES, NOW, REPORT, STEPS, Step
 from .worlds import BASE, World, compiled, node, service
 
+WORLDS = 30
+"""Examples of whole worlds a run; each makes up to 14 changes."""
+
 
 def do(snapshot: Snapshot, step: Step) -> set[Key]:
     what, value = step
@@ -43,6 +46,7 @@ def inside(value: object) -> object:
     return value
 
 
+@settings(max_examples=WORLDS)
 @given(STEPS, st.booleans())
 def test_whoever_a_change_could_concern_is_named_and_nothing_ever_raises(steps: list[Step], trusted: bool) -> None:
     snapshot = Snapshot(trusted=trusted)
@@ -61,6 +65,7 @@ def test_whoever_a_change_could_concern_is_named_and_nothing_ever_raises(steps: 
         before = after
 
 
+@settings(max_examples=WORLDS)
 @given(STEPS, st.booleans())
 def test_a_snapshot_kept_up_to_date_is_the_one_built_from_scratch(steps: list[Step], trusted: bool) -> None:
     kept = Snapshot(trusted=trusted)
@@ -87,6 +92,7 @@ def test_a_snapshot_kept_up_to_date_is_the_one_built_from_scratch(steps: list[St
         assert results(fresh) == results(kept)
 
 
+@settings(max_examples=WORLDS)
 @given(STEPS, st.booleans())
 def test_a_caller_that_follows_the_answers_comes_to_rest_and_nothing_is_given_twice(
     steps: list[Step], trusted: bool
@@ -119,6 +125,7 @@ def check_nothing_twice(world: World) -> None:
     assert all(len(each) == 1 for each in gateways.values())
 
 
+@settings(max_examples=WORLDS)
 @given(STEPS, st.booleans())
 def test_what_is_planned_is_what_the_api_takes_and_survives_being_stored(steps: list[Step], trusted: bool) -> None:
     snapshot = Snapshot(trusted=trusted)
@@ -131,6 +138,7 @@ def test_what_is_planned_is_what_the_api_takes_and_survives_being_stored(steps: 
             assert msgspec.json.decode(msgspec.json.encode(plan), type=VirtualServicePlan) == plan
 
 
+@settings(max_examples=WORLDS)
 @given(
     STEPS,
     st.dictionaries(st.one_of(NODES, st.just("rs1")), REPORT),
@@ -158,6 +166,7 @@ def test_any_reports_fold_to_a_status_that_stays_until_something_happens(
         assert ("Stalled" in kinds) == bool(result.refusals) == (kinds["Accepted"].status == "False")
 
 
+@settings(max_examples=WORLDS)
 @given(STEPS)
 def test_nodes_and_groups_are_told_something_in_any_world(steps: list[Step]) -> None:
     snapshot = Snapshot()

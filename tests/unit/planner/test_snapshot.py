@@ -104,6 +104,53 @@ def test_holding_what_is_held_concerns_nobody_and_losing_it_concerns_rivals() ->
     assert world.snapshot.hold(b, held) == {a, b}
 
 
+def names(keys: set[Key]) -> set[str]:
+    return {key.name for key in keys}
+
+
+def made(*declared: Declared) -> Snapshot:
+    snapshot = Snapshot(trusted=True)
+    for each in declared:
+        snapshot.put(each)
+    return snapshot
+
+
+def test_a_removed_virtual_service_holds_nothing() -> None:
+    snapshot = made(*BASE, service("a"), service("b"))
+    snapshot.hold(Key("shop", "a"), compile_virtual_service(snapshot, Key("shop", "a")).claims)
+    assert names(snapshot.remove("VirtualService", "shop", "a")) == {"a", "b"}
+    assert compile_virtual_service(snapshot, Key("shop", "b")).plans
+
+
+def test_a_groups_range_concerns_its_rivals_in_other_groups() -> None:
+    other = group("core")
+    snapshot = made(
+        *BASE, other, service("a"), service("b", group="core"), service("c", group="core", vips=["192.0.2.1"])
+    )
+    assert names(snapshot.put(group(addresses=["192.0.2.0/29"]))) == {"a", "b"}
+    assert compile_virtual_service(snapshot, Key("shop", "b")).plans
+
+
+def test_a_group_concerns_what_is_programmed_for_it_though_it_wants_another_now() -> None:
+    snapshot = made(*BASE, CORE, service("a"))
+    snapshot.hold(Key("shop", "a"), compile_virtual_service(snapshot, Key("shop", "a")).claims)
+    snapshot.put(service("a", group="core", vips=["198.51.100.1"]))
+    assert names(snapshot.put(group(addresses=["192.0.2.0/29"]))) == {"a"}
+
+
+def test_who_wins_an_address_concerns_those_who_share_real_servers_behind_another_gateway() -> None:
+    def gateway(name: str, created: str, **spec: object) -> Declared:
+        return service(name, created=f"2026-0{created}-01T00:00:00Z", nat={"returnPath": "Gateway"}, **spec)  # type: ignore[arg-type]
+
+    floating = group("core", addresses=["198.51.100.0/28"], gatewayAddresses=["10.0.0.252"])
+    young = gateway("young", "3", group="core", vips=["198.51.100.1"], servers=["10.0.0.11"])
+    oldest, old = gateway("oldest", "1", servers=["10.0.0.12"]), gateway("old", "2", servers=["10.0.0.11"])
+    snapshot = made(*BASE, floating, young, oldest, old)
+    assert compile_virtual_service(snapshot, Key("shop", "young")).plans
+    assert names(snapshot.remove("VirtualService", "shop", "oldest")) == {"oldest", "old", "young"}
+    assert not compile_virtual_service(snapshot, Key("shop", "young")).plans
+
+
 def test_claims_of_stored_plans_are_those_that_were_compiled() -> None:
     several = service(
         vips=["192.0.2.1", "2001:db8::1"],

@@ -1,0 +1,109 @@
+"""Pods behind nodes under DR and TUN: the node rewrites VIP:port to a local pod, and conntrack answers as the VIP."""
+
+import pytest
+from tests.kernel.conftest import MakeSite, Site, node, virtual_service
+
+from ipvs_lab.net import Crowd, Topology, ask, clients, serve
+
+VIP = {4: "192.0.2.10", 6: "2001:db8:2::10"}
+PODS = {"director": 1, "node1": 2, "node2": 3}
+"""How many pods a node has; the director has one of its own."""
+
+
+def cluster(*, routed: bool) -> Topology:
+    """A director and two nodes, each with pods behind it. ``routed``: the nodes are behind another router."""
+    topology = Topology()
+    topology.lan("clients")
+    topology.lan("lan")
+    topology.host("client", clients="198.51.100.2/24 2001:db8:1::2/64", via="198.51.100.1 2001:db8:1::1")
+    beyond = ("10.0.0.0/24 via 192.0.2.3", "2001:db8:3::/64 via 2001:db8:2::3") if routed else ()
+    router = {"clients": "198.51.100.1/24 2001:db8:1::1/64", "lan": "192.0.2.1/24 2001:db8:2::1/64"}
+    topology.host("router", **router, routes=beyond, forwarding=True)
+    via = "192.0.2.1 2001:db8:2::1"
+    where, prefix, gateways = "lan", ("192.0.2.10{}/24", "2001:db8:2::10{}/64"), via
+    if routed:
+        topology.lan("servers")
+        edge = {"lan": "192.0.2.3/24 2001:db8:2::3/64", "servers": "10.0.0.1/24 2001:db8:3::1/64"}
+        topology.host("edge", **edge, via=via, forwarding=True)
+        where, prefix, gateways = "servers", ("10.0.0.10{}/24", "2001:db8:3::10{}/64"), "10.0.0.1 2001:db8:3::1"
+    for number, (name, pods) in enumerate(PODS.items()):
+        topology.lan(f"pods{number}")
+        own = (
+            {"lan": "192.0.2.2/24 2001:db8:2::2/64"}
+            if number == 0
+            else {where: " ".join(prefix).format(number, number)}
+        )
+        behind = {f"pods{number}": f"10.244.{number}.1/24 2001:db8:244:{number}::1/64"}
+        topology.host(name, **own, **behind, via=via if number == 0 else gateways, routes=beyond if number == 0 else ())
+        for pod in range(pods):
+            address = f"10.244.{number}.1{pod}/24 2001:db8:244:{number}::1{pod}/64"
+            via_node = f"10.244.{number}.1 2001:db8:244:{number}::1"
+            topology.host(f"{name}-pod{pod}", **{f"pods{number}": address}, via=via_node)
+    return topology
+
+
+def pods(*nodes: str) -> list[str]:
+    return [f"{name}-pod{pod}" for name in nodes or PODS for pod in range(PODS[name])]
+
+
+def make(site: MakeSite, forwarding: str, family: int, **spec: object) -> Site:
+    """Every pod serves 8080; the virtual service is port 80."""
+    lvs = site(cluster(routed=forwarding == "TUN"))
+    for number, name in enumerate(PODS):
+        own = [lvs[name].address(family=version) for version in (4, 6)]
+        behind = [f"10.244.{number}.0/24", f"2001:db8:244:{number}::/64"]
+        lvs.put(node(name, own, director=name == "director", pod_cidrs=behind))
+    rips = lvs.servers(*pods(), family=family)
+    lvs.put(virtual_service("web", VIP[family], "80:8080", rips, forwarding=forwarding, **spec))
+    lvs.start()
+    serve([lvs[name] for name in pods()], 8080)
+    return lvs
+
+
+@pytest.mark.parametrize("family", [4, 6], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize("forwarding", ["DR", "TUN"])
+def test_pods_share_evenly_see_the_client_and_their_nodes_answer_as_the_vip(
+    site: MakeSite, forwarding: str, family: int
+) -> None:
+    lvs = make(site, forwarding, family)
+    vip, client = VIP[family], lvs["client"].address(family=family)
+    with lvs["director"].capture("eth0", "tcp port 80") as passed:
+        told = clients(lvs["client"], 60, vip, 80)
+    assert told.answers == dict.fromkeys(pods(), 10), str(told)
+    assert told.seen == {name: {client} for name in pods()}
+    answered = {p.destination_port for p in passed.packets() if p.source == vip}
+    assert len(answered) == 10, "only for the director's own pod: the others' answers do not pass"
+    for name in ("node1", "node2"):
+        assert vip not in lvs.held(name)
+
+
+@pytest.mark.parametrize("forwarding", ["DR", "TUN"])
+def test_pods_and_nodes_that_call_their_own_vip_are_served(site: MakeSite, forwarding: str) -> None:
+    lvs = make(site, forwarding, 4)
+    for name in ("node1", "node2"):
+        for caller in (name, *pods(name)):
+            told = clients(lvs[caller], 6, VIP[4], 80, timeout=1)
+            assert set(told.answers) <= set(pods(name)), "its own node's"
+            assert told.answers.total() == 6, f"{caller}\n{told}"
+    told = clients(lvs["director-pod0"], 6, VIP[4], 80, timeout=1)
+    assert told.answers.total() == 6, f"director-pod0\n{told}"
+
+
+def test_a_pod_that_goes_keeps_its_connections_and_a_new_one_takes_its_share(site: MakeSite) -> None:
+    lvs = make(site, "DR", 4)
+    crowd = Crowd(lvs["client"], VIP[4], 80)
+    opened = crowd.open(idle=12, streaming=12)
+    assert opened.by_server == dict.fromkeys(pods(), 4), str(opened)
+    left = [name for name in pods() if name != "node1-pod0"]
+    lvs.edit("web", backends={"static": [{"address": rip} for rip in lvs.servers(*left)]})
+    lvs.settled()
+    told = clients(lvs["client"], 50, VIP[4], 80)
+    assert told.answers == dict.fromkeys(left, 10), str(told)
+    kept = crowd.check()
+    assert kept.intact == 24, str(kept)
+
+
+def test_sticky_schedulers_bring_a_client_to_the_same_pod(site: MakeSite) -> None:
+    lvs = make(site, "DR", 4, scheduler="mh")
+    assert len(clients(lvs["client"], 20, VIP[4], 80).answers) == 1
+    assert ask(lvs["client"], VIP[4], 80).address == "198.51.100.2"
