@@ -15,14 +15,13 @@ from ipvs_agent.intent import Intent
 from ipvs_agent.kernel import announce as wire
 from ipvs_agent.kernel.notifications import Notifications
 from ipvs_agent.kernel.whole import Kernel
-from ipvs_agent.ledger import SERVER, is_plan
 from ipvs_agent.paths import found as found_paths
 from ipvs_agent.report import Standing, report
-from ipvs_agent.rows import AddressKey
+from ipvs_agent.rows import LINK_ALIAS, AddressKey
 from ipvs_agent.services import unpack_destination_key
 from ipvs_agent.sources.manifests import ManifestsSource
 from ipvs_agent.store import Store
-from ipvs_api.node import IPVSNodeSpec, IPVSNodeStatus
+from ipvs_api.node import REPORT_EXCEPTIONS, IPVSNodeSpec, IPVSNodeStatus
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +42,8 @@ def at_wall_clock(boot_seconds: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def endpoint(address: str, port: int) -> str:
-    """``10.0.0.11:8080``, ``[2001:db8::1]:53``."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+def _without_ours(link: Interface) -> Interface:
+    return link._replace(addresses=tuple(entry for entry in link.addresses if not entry.ours))
 
 
 class Agent:
@@ -114,7 +112,7 @@ class Agent:
             host.node,
             host.boot_id,
             host.kernel_version,
-            {name: link for name, link in host.interfaces.items() if not link.alias},
+            {name: _without_ours(link) for name, link in host.interfaces.items() if link.alias != LINK_ALIAS},
             host.routes,
             host.neighbours,
             {**host.sysctls, **before},
@@ -136,7 +134,8 @@ class Agent:
             self._take_spec(update.node, now)
         if update.plans:
             self.converger.touch(self.intent.apply(update.plans, now))
-            self._look_at_host()
+            if self.intent.unresolved:
+                self._look_at_host()
         return update.recheck
 
     def _take_spec(self, spec: IPVSNodeSpec, now: float) -> None:
@@ -153,11 +152,11 @@ class Agent:
 
     def _look_at_host(self) -> None:
         """Read the host's facts again; work everything out anew where they differ."""
-        wanted = self.intent.neighbours()
-        if wanted - self._wanted_neighbours:
-            self.kernel.resolve(wanted - self._wanted_neighbours)
-        self._wanted_neighbours = wanted
-        host = self.kernel.host(self.node, wanted)
+        self._wanted_neighbours = {address for address, count in self.intent.neighbours.items() if count > 0}
+        if self.intent.unresolved:
+            self.kernel.resolve(self.intent.unresolved)
+            self.intent.unresolved.clear()
+        host = self.kernel.host(self.node, self._wanted_neighbours)
         context = self._context(host, self.intent.context.paths)
         if context.host != self.intent.context.host:
             self.converger.touch(self.intent.reconsider(context, self.clock()))
@@ -168,7 +167,7 @@ class Agent:
         """One bounded piece of the pass."""
         if self.audit_due:
             self.audit_due = False
-            self._wanted_neighbours = set()
+            self.intent.unresolved |= self._wanted_neighbours
             self._others = self.kernel.other_managers()
             self.converger.audit()
             self._look_at_host()
@@ -178,8 +177,7 @@ class Agent:
         return self.converger.step()
 
     def take_probes(self) -> frozenset[AddressKey]:
-        keys, self.converger.to_probe = frozenset(self.converger.to_probe), set()
-        return keys
+        return self.converger.take_probes()
 
     def take_announcements(self) -> frozenset[AddressKey]:
         keys, self.converger.to_announce = frozenset(self.converger.to_announce), set()
@@ -235,23 +233,30 @@ class Agent:
                 log.info("%s=%s %s: %s", condition.type, condition.status, condition.reason, condition.message)
         return self.status
 
+    def _outstanding(self) -> set[str]:
+        """Plans that are not in the kernel yet, one more than a report names at the most."""
+        found: set[str] = set()
+        for owner in self.converger.outstanding():
+            found.add(owner)
+            if len(found) > REPORT_EXCEPTIONS:
+                break
+        return found
+
     def standing(self) -> Standing:
-        owners = self.intent.ledger.owners()
-        serving = {owner.removesuffix(SERVER) for owner in owners if owner.endswith(SERVER)}
-        directing = set(filter(is_plan, owners))
         services = self.converger.services
         return Standing(
             host=self.intent.context.host,
-            plans=len(serving | directing | self.intent.findings.keys()),
-            directing=len(directing),
-            serving=len(serving),
+            plans=len(self.intent.drain_timeouts),
+            directing=len(self.intent.directing),
+            serving=len(self.intent.serving),
             findings=self.intent.findings,
             troubles=[trouble for _, trouble in self.converger.troubles],
             drains=[
-                (owner, endpoint(*unpack_destination_key(name)), at_wall_clock(draining.since))
+                (owner, unpack_destination_key(name)[0], at_wall_clock(draining.since))
                 for key, name, draining in services.draining()
                 for owner in self.intent.owner_of("ipvs", key)[:1]
             ],
+            outstanding=self._outstanding(),
             foreign=[*services.foreign.values(), *self._others],
             source_errors=self.errors,
             repairing=services.repairing,

@@ -76,20 +76,27 @@ def release(options: argparse.Namespace) -> int:
 
     _must_be_root()
     path = options.state_dir / STATE_FILE
-    failed = False
+    remembered, found, failed = path.exists(), False, False
     with _lock(options.state_dir):
         store = _open(options.state_dir)
         kernel = Kernel()
         try:
             for released in take_away(kernel, store):
                 print(released, file=sys.stderr if released.failed else sys.stdout)
-                failed |= released.failed
+                found, failed = True, failed or released.failed
         finally:
             kernel.close()
             store.close()
         if not failed:
             for suffix in ("", "-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
+    if not found:
+        print("nothing of ours is here")
+    elif not remembered:
+        raise CommandError(
+            f"there was no {path}, which knows our IPVS services and what switches were before: they are as they were. "
+            "If the agent ran with another --state-dir, run this again with that"
+        )
     if failed:
         raise CommandError("not everything could be taken away; mend what is told above and run it again")
     return 0

@@ -16,6 +16,7 @@ from ipvs_agent.intent import Dirty, Intent
 from ipvs_agent.kernel.nft_program import NftError
 from ipvs_agent.kernel.sysctls import satisfies
 from ipvs_agent.kernel.whole import Kernel
+from ipvs_agent.ledger import Owner
 from ipvs_agent.preview import Preview
 from ipvs_agent.rows import TIMEOUTS, AddressKey, HopKey, NftKey, SysctlRow
 from ipvs_agent.services_pass import ServicesPass
@@ -54,6 +55,7 @@ class Converger:
         self.services = ServicesPass(kernel.ipvs, store, intent, self.troubles, clock)
         self.to_probe: set[AddressKey] = set()
         self.to_announce: set[AddressKey] = set()
+        self._probing: set[AddressKey] = set()
         self._vacant: set[AddressKey] = set()
         self.held: set[AddressKey] = set()
         self._mirror: dict[str, dict[Any, Any]] = {name: {} for name in (*SMALL, *NFT)}
@@ -84,6 +86,16 @@ class Converger:
         """Compare everything: what no notification tells (IPVS) or a lost one would have."""
         self.mark_stale(self._mirror)
         self.services.audit()
+
+    def outstanding(self) -> Iterator[Owner]:
+        """Plans some row of which is not written and read back yet, with repetitions."""
+        for name, keys in self._dirty.items():
+            for key in keys:
+                yield from self.intent.owner_of(name, key)
+        for key in self.services.outstanding():
+            yield from self.intent.owner_of("ipvs", key)
+        for key in (*self.to_probe, *self._probing):
+            yield from self.intent.owner_of("addresses", key)
 
     # the pass
 
@@ -154,14 +166,19 @@ class Converger:
                 log.error("%s", error)
             return
         self.troubles.clear(where)
-        if state.damage or state.outdated:
-            words = state.damage or "they are another version's"
-            log.warning("drift: our nftables tables: %s; mended", words)
+        damage = state.damage
+        if damage:
+            log.warning("drift: our nftables tables: %s; mended", damage)
+        elif state.outdated:
+            log.info("our nftables tables are another version's; replaced")
+        if damage or state.outdated:
             self.kernel.nft.write()
             state = self.kernel.nft.read()
         self._mirror["elements"], self._mirror["hops"] = dict(state.elements), dict(state.hops)
         for name in NFT:
             self._compare(name)
+            if damage:
+                self._expected[name] |= self._dirty[name]  # gone with their table, which has been told
 
     def _read(self, name: str) -> dict[Any, Any]:
         if name == "sysctls":
@@ -195,7 +212,9 @@ class Converger:
 
     def _changes(self, name: str, *, ups: bool) -> list[Change[Any, Any]]:
         """Dirty rows of one direction that really differ; the others are done with."""
-        dirty, mirror, now = self._dirty[name], self._mirror[name], self.clock()
+        ledger, mirror, now = self.intent.ledger.tables[name], self._mirror[name], self.clock()
+        kept = self._found if name == "sysctls" else ()
+        dirty = {key for key in self._dirty[name] if (key in ledger or key in kept) is ups}
         if name == "sysctls" and (unread := dirty - mirror.keys()):
             mirror.update(self.kernel.sysctls.read(unread))
         wanted = {key: row for key in dirty if (row := self._wanted(name, key)) is not None}
@@ -207,10 +226,8 @@ class Converger:
             self._settled(name, key)
         changes = []
         for change in differing:
-            if (change.new is not None) is not ups:
-                continue
             if self.troubles.waiting((name, change.key), now):
-                dirty.discard(change.key)
+                self._dirty[name].discard(change.key)
             else:
                 changes.append(Change(change.key, mirror.get(change.key), change.new))
         return changes
@@ -241,8 +258,14 @@ class Converger:
             for change in changes:
                 if change.key not in back:
                     self.store.disown_fou(change.key)
+        if name == "fou" and ups:
+            for outcome in outcomes:
+                if outcome.verdict is Verdict.FOREIGN:
+                    self.store.disown_fou(outcome.key)
         if name == "addresses":
             self._after_addresses(changes, ups=ups)
+        if name == "links" and ups:
+            self._after_links({change.key for change in changes})
 
     def _take_back(
         self, name: str, changes: list[Change[Any, Any]], outcomes: Sequence[Outcome[Any]], back: Mapping[Any, Any]
@@ -295,6 +318,17 @@ class Converger:
                 kept.append(change)
         return kept
 
+    def _after_links(self, names: set[str]) -> None:
+        """A link that was made (anew) has neither the switches nor the addresses of the one before."""
+        switches = self._mirror["sysctls"]
+        for path in [path for path in switches if not names.isdisjoint(path.split("/"))]:
+            del switches[path]
+            self._dirty["sysctls"].add(path)
+            self._expected["sysctls"].add(path)
+        self._mirror["addresses"] = self._read("addresses")
+        self._compare("addresses")
+        self._expected["addresses"] |= {key for key in self._dirty["addresses"] if key.interface in names}
+
     # addresses
 
     def _ready(self, changes: list[Change[AddressKey, Any]]) -> list[Change[AddressKey, Any]]:
@@ -332,8 +366,15 @@ class Converger:
         """Addresses that stand in the kernel already need no probe."""
         self.held |= {key for key in self.kernel.addresses.read() if not key.is_silent}
 
+    def take_probes(self) -> frozenset[AddressKey]:
+        """Addresses to ask the network for; the answers go to ``probed``."""
+        keys, self.to_probe = frozenset(self.to_probe), set()
+        self._probing |= keys
+        return keys
+
     def probed(self, answers: Mapping[AddressKey, str]) -> None:
         """Why each address cannot be taken, in words; empty where it can."""
+        self._probing -= answers.keys()
         for key, problem in answers.items():
             if problem:
                 self._trouble("addresses", key, Reason.ADDRESS_IN_USE, problem)

@@ -4,7 +4,7 @@ Every change is durable in the state database before the kernel is touched, so a
 intent before or after it, with everything that has to linger.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -33,9 +33,16 @@ class Intent:
         self.context = context
         self.findings: dict[Owner, tuple[Finding, ...]] = {}
         self.drain_timeouts: dict[Owner, float] = {}
+        """By plan in force, seconds."""
+        self.directing: set[Owner] = set()
+        self.serving: set[Owner] = set()
         self._store = store
         self._lingering = store.lingering()
         self._services: defaultdict[ServiceKey, set[int]] = defaultdict(set)
+        self.neighbours: Counter[str] = Counter()
+        """Addresses whose neighbour entries the shares need, by how many need them."""
+        self.unresolved: set[str] = set()
+        """Those that became needed since somebody last looked."""
         self._neighbours: dict[Owner, set[str]] = {}
         self._refused: dict[Owner, VirtualServicePlanSpec] = {}
         for number, entry in self._lingering.items():
@@ -57,15 +64,19 @@ class Intent:
 
     def _tell(self, owner: Owner, share: Share) -> None:
         self.findings.pop(owner, None)
-        self._neighbours.pop(owner, None)
+        self.neighbours.subtract(self._neighbours.pop(owner, ()))
         if share.findings:
             self.findings[owner] = tuple(dict.fromkeys(share.findings))
         if share.neighbours:
             self._neighbours[owner] = share.neighbours
+            self.unresolved |= {address for address in share.neighbours if self.neighbours[address] <= 0}
+            self.neighbours.update(share.neighbours)
 
     def _put(self, owner: Owner, share: Share) -> Dirty:
         dirty = self.ledger.put(owner, share.director)
         _join(dirty, self.ledger.put(owner + SERVER, share.server))
+        for roles, state in ((self.directing, share.director), (self.serving, share.server)):
+            (roles.discard if state.is_empty() else roles.add)(owner)
         return dirty
 
     def _number_paths(self, plan: VirtualServicePlanSpec) -> None:
@@ -164,10 +175,6 @@ class Intent:
     def next_deadline(self) -> float | None:
         """When something stops lingering by time."""
         return min((e.deadline for e in self._lingering.values() if not e.services), default=None)
-
-    def neighbours(self) -> set[str]:
-        """Addresses whose neighbour entries the shares need."""
-        return set().union(*self._neighbours.values())
 
     def wanted(self, table: str) -> Mapping[Any, Any]:
         return self.ledger.tables[table].rows()

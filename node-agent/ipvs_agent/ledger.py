@@ -120,6 +120,9 @@ class Union(Generic[K, R]):
         yield from self._single
         yield from self._shared
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._single or key in self._shared
+
     def __len__(self) -> int:
         return len(self._single) + len(self._shared)
 

@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done; 1 something is wrong with the manifests or the host (told on standard error); 2 usage."""
     options = parser().parse_args(arguments)
     from ipvs_agent import commands
+    from ipvs_agent.kernel.netlink import NetlinkError
 
     verbs: dict[str, Callable[[argparse.Namespace], int]] = {
         "run": commands.run,
@@ -61,8 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     try:
         return verbs[options.verb](options)
-    except commands.CommandError as error:
-        print(f"ipvs-agent {options.verb}: {error}", file=sys.stderr)
+    except (commands.CommandError, NetlinkError) as error:
+        words = error.strerror if isinstance(error, NetlinkError) and error.strerror else error
+        print(f"ipvs-agent {options.verb}: {words}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         return 0

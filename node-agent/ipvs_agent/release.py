@@ -73,8 +73,8 @@ def _restore_switches(kernel: Kernel, store: Store) -> Iterator[Released]:
         if row is None or row.value == entry.found:
             continue
         if row.value != entry.wrote:
-            words = f"is {row.value}, neither what was found nor what we wrote; left alone"
-            yield Released(describe("sysctls", path), words, failed=True)
+            found = f"neither what was found ({entry.found}) nor what we wrote ({entry.wrote})"
+            yield Released(describe("sysctls", path), f"is {row.value}, {found}; left to whoever set it")
             continue
         changes.append(Change(path, row, SysctlRow(entry.found)))
     for outcome in kernel.sysctls.write(changes):

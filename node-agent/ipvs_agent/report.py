@@ -1,6 +1,6 @@
 """What this node tells: exceptions only, bounded, in words. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ipvs_agent import __version__
@@ -18,14 +18,21 @@ from ipvs_api.node import (
     ReportedServer,
 )
 
+PROGRAMMING = "Programming"
+"""Reason while rows of a plan are being written."""
+
+_ELSEWHERE = (Reason.KERNEL_REFUSED, Reason.FOREIGN_ENTRY, PROGRAMMING)
+"""Failures that conditions other than Networking tell."""
+
 
 @dataclass(frozen=True)
 class Standing:
     """How things are after a pass.
 
-    ``drains``: plan, real server, since (RFC 3339). ``repairing``: services still to write.
+    ``drains``: plan, real server's address, since (RFC 3339), for each of its ports. ``repairing``: services still to write.
 
-    ``foreign``: what others have on our addresses, in words.
+    ``outstanding``: plans some row of which is still to be written. ``foreign``: what others have on our addresses,
+    in words.
     """
 
     host: Host
@@ -34,6 +41,7 @@ class Standing:
     serving: int
     findings: Mapping[Owner, Sequence[Finding]] = field(default_factory=dict)
     troubles: Sequence[Trouble] = ()
+    outstanding: Collection[Owner] = ()
     drains: Sequence[tuple[Owner, str, str]] = ()
     foreign: Sequence[str] = ()
     source_errors: Sequence[str] = ()
@@ -44,7 +52,10 @@ def report(standing: Standing, previous: IPVSNodeStatus, now: str) -> IPVSNodeSt
     """The node's report; conditions keep their ``lastTransitionTime`` while their status stays."""
     failures = list(_failures(standing))
     failing = {(failure.namespace, failure.name) for failure in failures}
-    draining = [ReportedServer(*_split(owner), server, "Draining", since) for owner, server, since in standing.drains]
+    since: dict[tuple[Owner, str], str] = {}
+    for owner, server, at in standing.drains:
+        since[owner, server] = min(at, since.get((owner, server), at))
+    draining = [ReportedServer(*_split(owner), server, "Draining", at) for (owner, server), at in since.items()]
     counts = ReportCounts(
         plans=standing.plans,
         programmed=max(standing.plans - len(failing), 0),
@@ -76,6 +87,8 @@ def _failures(standing: Standing) -> Iterable[PlanFailure]:
         for finding in findings:
             if finding.severity is not Severity.NOTE:
                 yield PlanFailure(*_split(owner), finding.reason, finding.message, finding.real_server)
+    for owner in sorted(filter(is_plan, standing.outstanding)):
+        yield PlanFailure(*_split(owner), PROGRAMMING, "is still being written to the kernel and read back")
     for trouble in standing.troubles:
         for owner in filter(is_plan, trouble.owners):
             yield PlanFailure(*_split(owner), trouble.reason, trouble.message)
@@ -101,11 +114,13 @@ def _conditions(
         if finding.severity is Severity.NOTE
     ]
     refused = [trouble.message for trouble in standing.troubles if trouble.reason is Reason.KERNEL_REFUSED]
-    network = [failure.message for failure in failures if failure.reason != Reason.KERNEL_REFUSED]
+    foreign = [*standing.foreign, *(f.message for f in failures if f.reason == Reason.FOREIGN_ENTRY)]
+    network = [failure for failure in failures if failure.reason not in _ELSEWHERE]
+    told = [failure.message for failure in network]
     wanted = [
         _condition("KernelReady", not refused, "AsNeeded", "KernelRefused", refused),
-        _condition("Coexistence", not standing.foreign, "NothingForeign", "ForeignEntry", standing.foreign),
-        _condition("Networking", not network, "AsRequired", _first_reason(failures), network or notes),
+        _condition("Coexistence", not foreign, "NothingForeign", "ForeignEntry", foreign),
+        _condition("Networking", not network, "AsRequired", network[0].reason if network else "", told or notes),
         _condition("Manifests", not standing.source_errors, "AllRead", "Invalid", standing.source_errors),
     ]
     if standing.repairing:
@@ -115,6 +130,9 @@ def _conditions(
             "Repairing",
             f"{standing.repairing} services are still to be written again",
         )
+    elif standing.outstanding:
+        words = "plans are still being written to the kernel and read back"
+        ready = Condition("Ready", ConditionStatus.FALSE, PROGRAMMING, f"{len(standing.outstanding)} {words}")
     else:
         problems = [condition.type for condition in wanted if condition.status is ConditionStatus.FALSE]
         ready = _condition(
@@ -122,10 +140,6 @@ def _conditions(
         )
     before = {condition.type: condition for condition in previous}
     return tuple(_dated(condition, before.get(condition.type), now) for condition in (ready, *wanted))
-
-
-def _first_reason(failures: Sequence[PlanFailure]) -> str:
-    return next((failure.reason for failure in failures if failure.reason != Reason.KERNEL_REFUSED), "")
 
 
 def _condition(kind: str, holds: bool, good: str, bad: str, messages: Sequence[str]) -> Condition:

@@ -36,7 +36,7 @@ RETURN_MARK_SHIFT = 20
 """Bits of ct mark and packet mark that name the return path (1..7) of a NAT Gateway flow."""
 
 MASQUERADE_MARK = 0x0080_0000
-"""Bit of the ct mark: this flow, scheduled by IPVS, is masqueraded."""
+"""Bit of the ct mark: this flow belongs to a service whose NAT flows are masqueraded."""
 
 HOP_MARK = 0x0008_0000
 """Bit of the ct mark: this flow took the second hop on this node."""
@@ -135,7 +135,7 @@ Element = tuple[str | int, ...]
 
 
 class NftKey(NamedTuple):
-    """``set``: the set's or map's name without table; ``element``: what the element is found by."""
+    """``set``: a name from the table in ``ipvs_agent.nft.ruleset``; ``element``: what the element is found by."""
 
     set: str
     element: Element
@@ -160,6 +160,8 @@ class HopKey(NamedTuple):
 
 
 class HopTarget(NamedTuple):
+    """``weight``: 1 or more; who is to get nothing is left out."""
+
     address: str
     port: int
     weight: int = 1
@@ -168,8 +170,9 @@ class HopTarget(NamedTuple):
 class HopRow(NamedTuple):
     """Who takes the hop, and where to.
 
-    ``macs``: of the directors whose packets are rewritten (DR); ``links``: of ours that they come out of (TUN).
-    ``sticky``: the same client address goes to the same target (persistence, sh, mh, dh); otherwise in turn.
+    ``macs``: of the directors whose packets are rewritten (DR); ``links``: of ours that they come out of (TUN); both
+    sorted. ``targets``: each address and port once; without any, new connections are dropped. ``sticky``: the same
+    client address goes to the same target (persistence, sh, mh, dh); otherwise in turn.
     """
 
     targets: tuple[HopTarget, ...]

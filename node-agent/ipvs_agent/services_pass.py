@@ -47,6 +47,17 @@ def name_service(key: ServiceKey) -> str:
     return f"{protocol.lower()} {f'[{address}]' if ':' in address else address}:{port}"
 
 
+def _foreign_words(key: ServiceKey, *, wanted: bool) -> str:
+    """``wanted``: a plan wants this very service; else only its address."""
+    name = name_service(key)
+    flag = {"tcp": "-t", "udp": "-u", "sctp": "--sctp-service"}[name.partition(" ")[0]]
+    found = "" if wanted else ", its address is one of our VIPs, of which only declared ports are open to clients"
+    return (
+        f"IPVS service {name} is in the kernel already and not ours{found}; it is left alone. Delete it where it comes "
+        f"from (by hand: ipvsadm -D {flag} {name.partition(' ')[2]})"
+    )
+
+
 class ServicesPass:
     """What is left to look at, urgent things first, and what is known of our services."""
 
@@ -112,13 +123,21 @@ class ServicesPass:
                 self._forget(key)
         vips = {key[4:] for key in wanted}
         self.foreign = {
-            key: "is not ours" for key in heads if key not in self.owned and (key[4:] in vips or key in self._absent)
+            key: _foreign_words(key, wanted=wanted.get(key) is not None)
+            for key in heads
+            if key not in self.owned and key[4:] in vips
         }
         self._audited = True
 
     def unready(self, address: str) -> bool:
         """True while a service of this VIP has not been read back yet."""
         return bool(self._unready.get(pack_address(address)[1]))
+
+    def outstanding(self) -> Iterator[ServiceKey]:
+        """Services whose wanted row has not been written and read back yet."""
+        yield from self._urgent
+        for keys in self._unready.values():
+            yield from keys
 
     def next_due(self) -> float | None:
         """When a draining destination wants a look."""
@@ -319,12 +338,7 @@ class ServicesPass:
 
     def _is_foreign(self, key: ServiceKey) -> None:
         self._drop(key)
-        flag = {"tcp": "-t", "udp": "-u", "sctp": "--sctp-service"}[unpack_key(key).protocol.lower()]
-        name = name_service(key).partition(" ")[2]
-        message = (
-            f"IPVS service {name_service(key)} is in the kernel already and not ours; it is left alone. "
-            f"Delete it where it comes from (by hand: ipvsadm -D {flag} {name})"
-        )
+        message = _foreign_words(key, wanted=True)
         self.foreign[key] = message
         owners = self._intent.owner_of("ipvs", key)
         if self._troubles.add(("ipvs", key), owners, Reason.FOREIGN_ENTRY, message, self._clock()):

@@ -90,8 +90,7 @@ def _services(view: View) -> str:
 def _kernel(view: View) -> str:
     if not view.kernel:
         return ""
-    draining = {(server.namespace, server.name, server.address) for server in view.node.status.draining}
-    names = {address for _, _, address in draining}
+    leaving = {server.address for server in view.node.status.draining}
     rows = [("IPVS", "FORWARDING", "WEIGHT", "ACTIVE", "INACTIVE", "")]
     for service in view.kernel:
         rows.append((f"{service.name} {service.scheduler}", "", "", "", "", ""))
@@ -106,7 +105,7 @@ def _kernel(view: View) -> str:
                     str(server.weight),
                     str(server.active),
                     str(server.inactive),
-                    "draining" if address in names else "",
+                    "draining" if server.address in leaving and not server.weight else "",
                 )
             )
     return table(rows)

@@ -96,6 +96,7 @@ def make_view(agent: Agent, *, running: bool) -> View:
     """From what an agent knows and the kernel's counters now."""
     plans = tuple(as_plan(plan) for _, plan in sorted(agent.store.plans()))
     refused = agent.source.refusals if agent.source is not None else {}
+    notes = agent.source.notes if agent.source is not None else {}
     keys = {Key(plan.spec.virtual_service.namespace, plan.spec.virtual_service.name): plan for plan in plans}
     services = []
     for key in sorted(keys.keys() | refused.keys()):
@@ -106,7 +107,7 @@ def make_view(agent: Agent, *, running: bool) -> View:
             known.generation if known is not None else keys[key].spec.virtual_service.generation,
             (keys[key],) if key in keys else (),
             known.refusals if known is not None else (),
-            known.notes if known is not None else (),
+            notes.get(key, ()),
         )
         status = fold(compiled, {agent.node: agent.status}, None, wall_clock(), here=agent.node)
         services.append(ServiceView(ObjectMeta(key.name, key.namespace, generation=compiled.generation), status))

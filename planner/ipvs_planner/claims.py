@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ipvs_api.plan import VirtualServicePlan
 from ipvs_api.virtualservice import ReturnPath
-from ipvs_planner.index import Index, Key, Party
+from ipvs_planner.index import Index, Key, Owner, Party
 from ipvs_planner.packed import Endpoint, Packed, address_of, endpoint, parse_address
 
 
@@ -45,6 +45,27 @@ def _return_endpoints(plan: VirtualServicePlan) -> Iterator[Endpoint]:
                     yield endpoint(address.packed, port.protocol, number)
 
 
+UNKNOWN_AGE = "~"
+"""Sorts behind every timestamp: an object without one (manifests) is older than none."""
+
+Dispute = tuple[str, bytes, Owner | None]
+"""``address``, ``vip`` (of one owner) or ``return``, and which."""
+
+
+class Winner(NamedTuple):
+    """``holds``: it is programmed now. ``owner``: the namespace and group it has it under."""
+
+    key: Key
+    owner: Owner
+    holds: bool
+    created: str
+
+    @property
+    def standing(self) -> tuple[bool, str, Key]:
+        """What decides between claims: the smallest wins."""
+        return (not self.holds, self.created or UNKNOWN_AGE, self.key)
+
+
 class Stake(NamedTuple):
     """What one virtual service asks for, or has, under one owner."""
 
@@ -81,22 +102,17 @@ class Stakes:
         for end in stake.returns:
             self.returns.discard(end, stake.party)
 
-    def vip_rivals(self, stakes: Iterable[Stake]) -> Iterator[Key]:
-        """Whoever may win or lose a VIP when ``stakes`` change, their own virtual service among them."""
-        for stake in stakes:
-            for address in stake.addresses:
-                if self.addresses.disputed(address):
-                    yield from self.addresses[address]
-            for vip in stake.vips:
-                if self.vips.shared(vip):
-                    yield from self.vips[vip]
+    def vip_rivals(self, stakes: Iterable[Stake]) -> set[Key]:
+        """Whoever may win or lose a VIP when ``stakes`` change, their own virtual services among them."""
+        vips = {vip for stake in stakes for vip in stake.vips}
+        disputed = {address for address in map(address_of, vips) if self.addresses.disputed(address)}
+        rivals = set().union(*(self.addresses[address] for address in disputed))
+        return rivals.union(*(self.vips[vip] for vip in vips if self.vips.shared(vip)))
 
-    def return_rivals(self, stakes: Iterable[Stake]) -> Iterator[Key]:
+    def return_rivals(self, stakes: Iterable[Stake]) -> set[Key]:
         """Whoever sends replies of the same real servers' endpoints to a gateway of another owner."""
-        for stake in stakes:
-            for end in stake.returns:
-                if self.returns.disputed(end):
-                    yield from self.returns[end]
+        ends = {end for stake in stakes for end in stake.returns}
+        return set().union(*(self.returns[end] for end in ends if self.returns.disputed(end)))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Stakes) and vars(self) == vars(other)

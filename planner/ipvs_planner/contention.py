@@ -8,45 +8,37 @@ each protocol and port belongs to one virtual service. Replies of one real serve
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
+from ipvs_planner.claims import Dispute, Winner
 from ipvs_planner.index import Key, Owner
 from ipvs_planner.packed import Endpoint, Packed, address_of
 from ipvs_planner.snapshot import Snapshot
 
-UNKNOWN_AGE = "~"
-"""Sorts behind every timestamp: an object without one (manifests) is older than none."""
-
-
-class Winner(NamedTuple):
-    """``holds``: it is programmed now. ``owner``: the namespace and group it has it under."""
-
-    key: Key
-    owner: Owner
-    holds: bool
-    created: str
-
-    @property
-    def standing(self) -> tuple[bool, str, Key]:
-        """What decides: the smallest wins."""
-        return (not self.holds, self.created or UNKNOWN_AGE, self.key)
-
 
 def address_owner(snapshot: Snapshot, address: Packed) -> Winner | None:
     """Who an address belongs to; None: nobody whose claim counts."""
-    claims = [_claim_on_address(snapshot, key, address) for key in snapshot.stakes.addresses[address]]
-    return _best(claims)
+    claims = (_claim_on_address(snapshot, key, address) for key in snapshot.stakes.addresses[address])
+    return _decided(snapshot, ("address", address, None), claims)
 
 
 def vip_winner(snapshot: Snapshot, vip: Endpoint, owner: Owner) -> Winner | None:
     """Who of an address's owner gets one protocol and port."""
     claims = (_claim_on_vip(snapshot, key, vip) for key in snapshot.stakes.vips[vip])
-    return _best(claim for claim in claims if claim is not None and claim.owner == owner)
+    own = (claim for claim in claims if claim is not None and claim.owner == owner)
+    return _decided(snapshot, ("vip", vip, owner), own)
 
 
 def return_winner(snapshot: Snapshot, end: Endpoint) -> Winner | None:
     """Who decides which gateway the replies of a real server's endpoint go to."""
-    return _best(_claim_on_return(snapshot, key, end) for key in snapshot.stakes.returns[end])
+    claims = (_claim_on_return(snapshot, key, end) for key in snapshot.stakes.returns[end])
+    return _decided(snapshot, ("return", end, None), claims)
+
+
+def _decided(snapshot: Snapshot, dispute: Dispute, claims: Iterable[Winner | None]) -> Winner | None:
+    """The best of ``claims``, looked at once between two changes: where a thousand ask for one port, so do they all."""
+    if dispute not in snapshot.decided:
+        snapshot.decided[dispute] = _best(claims)
+    return snapshot.decided[dispute]
 
 
 def gateway(snapshot: Snapshot, group: str, family: int) -> str:

@@ -39,6 +39,13 @@ def _accepted(snapshot: Snapshot, group: GroupFacts, directors: Directors) -> Co
                 f"spec.nodeSelector: {directors.matching} Nodes match; the first {len(directors.nodes)} by name direct",
             ),
         )
+    if group.connection_sync:
+        notes += (
+            Finding(
+                Reason.CONNECTION_SYNC_NOT_USED,
+                "spec.connectionSync is not used by this version: connections end with the director that has them.",
+            ),
+        )
     return Condition(
         type="Accepted",
         status=ConditionStatus.FALSE if group.findings else ConditionStatus.TRUE,

@@ -34,6 +34,7 @@ class GroupFacts(msgspec.Struct, frozen=True):
     announcement: AnnouncementKind | None
     gateways: tuple[str, ...]
     kernel: KernelSettings
+    connection_sync: bool
     findings: tuple[Finding, ...]
 
     def contains(self, address: Packed) -> bool:
@@ -142,6 +143,7 @@ def group_facts(group: DirectorGroup) -> GroupFacts:
         announcement=kind,
         gateways=tuple(gateways),
         kernel=spec.kernel,
+        connection_sync=spec.connection_sync.enabled,
         findings=tuple(findings),
     )
 

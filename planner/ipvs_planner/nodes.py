@@ -1,6 +1,6 @@
 """Nodes as the planner needs them: own addresses, what is behind them, labels."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
 from typing import NamedTuple, TypeVar
 
@@ -136,9 +136,6 @@ class Nodes:
             if names:
                 return self.facts[names[0]]
         return None
-
-    def matching(self, names: Iterable[str]) -> tuple[NodeFacts, ...]:
-        return tuple(self.facts[name] for name in sorted(names))
 
 
 T = TypeVar("T")

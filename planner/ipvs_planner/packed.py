@@ -17,7 +17,6 @@ V4, V6 = 4, 16
 """Lengths of a packed address: its family."""
 
 FAMILIES = {V4: "IPv4", V6: "IPv6"}
-VERSIONS = {V4: 4, V6: 6}
 
 _NUMBERS = {Protocol.TCP: b"\x06", Protocol.UDP: b"\x11", Protocol.SCTP: b"\x84"}
 _PROTOCOLS = {6: Protocol.TCP, 17: Protocol.UDP, 132: Protocol.SCTP}

@@ -85,6 +85,8 @@ class Reason(StrEnum):
     """``healthCheck`` is read and not acted on: every real server keeps its weight whatever its state."""
     FALLBACK_NOT_USED = "FallbackNotUsed"
     """``fallback`` is read and not acted on, as nothing here calls a real server unhealthy."""
+    CONNECTION_SYNC_NOT_USED = "ConnectionSyncNotUsed"
+    """``connectionSync`` of a group is read and not acted on."""
     SOURCES_OF_ONE_FAMILY = "SourcesOfOneFamily"
     """``allowedSources`` names no prefix of a VIP's family: nobody may connect to that VIP."""
     NODE_ADDRESS_MISSING = "NodeAddressMissing"

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from ipvs_api.plan import ServerRole
 from ipvs_api.virtualservice import Forwarding
-from ipvs_planner.contention import Winner, address_owner, gateway, return_winner, vip_winner
+from ipvs_planner.claims import Winner
+from ipvs_planner.contention import address_owner, gateway, return_winner, vip_winner
 from ipvs_planner.groups import GroupFacts
 from ipvs_planner.index import Key
 from ipvs_planner.intake import Intake

@@ -15,7 +15,7 @@ import msgspec
 from ipvs_api.core import Node
 from ipvs_api.directorgroup import DirectorGroup
 from ipvs_api.virtualservice import VirtualService
-from ipvs_planner.claims import NOTHING, Claims, Stake, Stakes
+from ipvs_planner.claims import NOTHING, Claims, Dispute, Stake, Stakes, Winner
 from ipvs_planner.groups import Directors, GroupFacts, directors_of, group_facts
 from ipvs_planner.index import Index, Key, Owner, Party
 from ipvs_planner.intake import Intake
@@ -55,6 +55,8 @@ class Snapshot:
         self.groups: dict[str, GroupFacts] = {}
         self.directors: dict[str, Directors] = {}
         self.stakes = Stakes()
+        self.decided: dict[Dispute, Winner | None] = {}
+        """What ``contention`` worked out since the last change."""
         self._services: dict[Key, ServiceFacts] = {}
         self._held: dict[Key, Claims] = {}
         self._owners: dict[Owner, Owner] = {}
@@ -68,7 +70,7 @@ class Snapshot:
         return self._services.get(key)
 
     def service(self, key: Key) -> Intake | None:
-        """The VirtualService itself, decoded (about 10 µs)."""
+        """The VirtualService itself, decoded (about 3 µs with ten real servers)."""
         facts = self._services.get(key)
         return _DECODER.decode(facts.encoded) if facts is not None else None
 
@@ -111,7 +113,7 @@ class Snapshot:
         else:
             self._held[key] = claims
         changed = {key} if claims.group != before.group and before != NOTHING else set()
-        return self._restake(key, old) | (changed & self._services.keys())
+        return self._restake(key, old) | self._there(changed)
 
     def _put_service(self, service: VirtualService) -> set[Key]:
         intake = take_in(service)
@@ -227,21 +229,29 @@ class Snapshot:
         return Party(self._owners.setdefault(owner, owner), key)
 
     def _restake(self, key: Key, old: tuple[Stake, ...]) -> set[Key]:
-        """Bring the stakes up to date after a change of ``key``; its rivals before and after."""
-        affected = {*self.stakes.vip_rivals(old), *self.stakes.return_rivals(old)}
+        """Bring the stakes up to date after a change of ``key``; whoever may win or lose something by it."""
+        self.decided.clear()
+        rivals, ends = self.stakes.vip_rivals(old), self.stakes.return_rivals(old)
         new = self.stakes_of(key)
         if new != old:
             for stake in old:
                 self.stakes.discard(stake)
             for stake in new:
                 self.stakes.add(stake)
-        return self._spread(affected.union(self.stakes.vip_rivals(new), self.stakes.return_rivals(new)))
+        return self._and_gateways(rivals | self.stakes.vip_rivals(new)) | self._there(
+            ends | self.stakes.return_rivals(new)
+        )
 
     def _spread(self, keys: set[Key]) -> set[Key]:
-        """``keys`` and whoever may win or lose with them: first addresses, then, by who has those, gateways."""
-        affected = set(keys)
-        for key in keys:
-            affected.update(self.stakes.vip_rivals(self.stakes_of(key)))
-        for key in tuple(affected):
-            affected.update(self.stakes.return_rivals(self.stakes_of(key)))
-        return affected & self._services.keys()
+        """``keys`` after a change of their groups or nodes, and whoever may win or lose something by it."""
+        self.decided.clear()
+        stakes = (stake for key in keys for stake in self.stakes_of(key))
+        return self._and_gateways(keys | self.stakes.vip_rivals(stakes))
+
+    def _and_gateways(self, keys: set[Key]) -> set[Key]:
+        """``keys``, who may have won or lost their addresses, and those whose gateway hangs on that."""
+        stakes = (stake for key in keys for stake in self.stakes_of(key))
+        return self._there(keys | self.stakes.return_rivals(stakes))
+
+    def _there(self, keys: set[Key]) -> set[Key]:
+        return keys & self._services.keys()

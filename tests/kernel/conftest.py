@@ -32,6 +32,15 @@ POOL = ("192.0.2.10-192.0.2.99", "2001:db8:2::10-2001:db8:2::99")
 SOCKET = Path("/run/ipvs-operator/agent.sock")
 
 
+INVALID_DROP = """
+table inet somebody {
+    chain in { type filter hook input priority 0; policy accept; ct state invalid drop; }
+    chain through { type filter hook forward priority 0; policy accept; ct state invalid drop; }
+}
+"""
+"""Somebody else's rules (kube-proxy's are alike), for ``nft -f -``."""
+
+
 def node(name: str, addresses: Sequence[str], *, director: bool = False, pod_cidrs: Sequence[str] = ()) -> Manifest:
     """A Node as a cluster would have it."""
     return {

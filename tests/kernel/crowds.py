@@ -3,11 +3,14 @@
 Every crowd's count and bytes are printed, so that ``pytest -rP`` tells how many connections a test stood for.
 """
 
+import re
 import signal
 import sys
+from collections import Counter
 
-from ipvs_lab.net import Child, Crowd, await_condition, serve
+from ipvs_lab.net import Child, Crowd, Host, await_condition, serve
 from ipvs_lab.net.crowd import Report
+from ipvs_lab.net.dumps import read_sysctls
 from tests.kernel.conftest import Site, run_agent
 
 SERVERS = ("rs1", "rs2", "rs3")
@@ -83,3 +86,22 @@ def has(lvs: Site, *lines: str, host: str = "director", timeout: float = 30) -> 
 def drift_lines(agent: Child) -> list[str]:
     """What the agent reported as somebody else's changes."""
     return [line for line in agent.output().splitlines() if line.partition(" ")[2].startswith("drift:")]
+
+
+_TOOLS = """ipvsadm -Sn | sort; ip -d addr; ip -d route show table all | sort; ip -d -6 route show table all | sort
+ip rule; ip -6 rule; ip fou show 2>/dev/null; nft -s list ruleset"""
+
+_INCIDENTAL = re.compile(r"^\d+: |link/ether \S+|fe80::\S+|expires \d+sec|(?<=@if)\d+|iif \d+|proto kernel.*fe80.*", re.M)
+
+
+def shape(host: Host) -> Counter[str]:
+    """A host's network as other people's tools tell it, without what differs when the same is made anew: numbers and
+    hardware addresses of links, the order of addresses and of set elements."""
+    text = _INCIDENTAL.sub("", host.run("sh", "-c", _TOOLS).stdout)
+    return Counter(re.split(r"[\s,]+", text)) + Counter(host.call(read_sysctls))
+
+
+def change(before: Counter[str], after: Counter[str]) -> str:
+    """What differs between two shapes, in words; empty when nothing does."""
+    lost, new = before - after, after - before
+    return f"lacks {dict(lost)}, has {dict(new)}" if lost or new else ""

@@ -160,6 +160,17 @@ def test_many_addresses_are_asked_for_at_once_and_told_in_bursts(net: Network) -
     assert min(later - earlier for earlier, later in zip(times, times[window:], strict=False)) > 10 * BURST_INTERVAL
 
 
+def test_while_it_listens_for_ipv6_the_interface_takes_every_multicast(net: Network) -> None:
+    def taken() -> int:
+        (link,) = [link for link in net["here"].links() if link["ifname"] == "eth0"]
+        count: int = link["allmulti"]
+        return count
+
+    with net["here"].inside(), Wire("eth0", ipv4=False, ipv6=True):
+        assert taken() == 1
+    assert taken() == 0
+
+
 def test_a_dead_interface_is_told_and_a_silent_one_is_left_in_peace(net: Network) -> None:
     here = net["here"]
     here.run("ip", "link", "add", "silent0", "type", "dummy")

@@ -254,6 +254,18 @@ def test_routes_and_rules_of_others_in_our_tables_are_told_and_left_alone(host: 
     assert before.difference(host.dump()) == ""
 
 
+def test_the_same_rule_by_somebody_elses_hand_stays_when_ours_goes(host: Host, sock: RouteSocket) -> None:
+    host.run("ip", "rule", "add", "fwmark", "0x300000/0x700000", "lookup", "11803", "priority", "11800")
+    before = host.dump()
+    with host.inside():
+        rules = RulesTable(sock)
+        assert rules.read() == {}
+        put(rules, {RuleKey(4, 11800, 0x30_0000, 0x70_0000): RuleRow(11803)})
+        assert before.difference(host.dump()) != ""
+        put(rules, {})
+    assert before.difference(host.dump()) == ""
+
+
 def test_a_port_that_is_in_use_is_told(host: Host, fou: FouTable) -> None:
     host.run("ip", "-batch", "-", stdin=FOREIGN)
     before = host.dump()

@@ -3,6 +3,7 @@
 import socket
 import struct
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 from tests.kernel.conftest import MakeSite, Site, virtual_service
@@ -29,7 +30,7 @@ def servers(lvs: Site) -> list[Host]:
     ],
 )
 def test_one_service_serves_both_families(
-    site: MakeSite, topology: Topology, spec: dict[str, object], target: int
+    site: MakeSite, topology: Topology, spec: dict[str, Any], target: int
 ) -> None:
     lvs = site(topology, nodes=SERVERS, gatewayAddresses=["10.0.0.1", "2001:db8:3::1"])
     rips = [*lvs.servers(*SERVERS), *lvs.servers(*SERVERS, family=6)]

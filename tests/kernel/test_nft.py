@@ -1,10 +1,14 @@
 """Our nftables tables among other people's: made, changed, mended and taken away by whole transactions."""
 
+import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from ipvs_agent.kernel import nft_program
 from ipvs_agent.kernel.nft import NftTable
 from ipvs_agent.nft.features import Feature
 from ipvs_agent.nft.state import NftState
@@ -279,6 +283,58 @@ def test_a_missing_program_is_told(host: Host, table: NftTable, monkeypatch: pyt
     outcomes = host.call(table.write, [Change(NftKey("guarded4", (VIP,)), None, NftRow())])
     assert {outcome.verdict for outcome in outcomes} == {Verdict.FAILED}
     assert all("install nftables" in outcome.message for outcome in outcomes)
+
+
+def nft_that(behaves: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a program before nft that runs shell commands on what nft is to read, in ``$input``."""
+    program, real = directory / "nft", shutil.which("nft")
+    program.write_text(f'#!/bin/sh\ninput=$(cat)\n{behaves}\nprintf "%s\\n" "$input" | exec {real} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+
+
+def test_a_culprit_that_nft_does_not_name_is_found(
+    host: Host, table: NftTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nft_that('case $input in *192.0.2.66*) echo "netlink: Error: odd" >&2; exit 1;; esac', tmp_path, monkeypatch)
+    many = {NftKey("guarded4", (f"192.0.2.{number}",)): NftRow() for number in range(1, 101)}
+    (failed,) = make(host, table, many | ELEMENTS, HOPS)
+    assert failed.key == NftKey("guarded4", ("192.0.2.66",))
+    assert "odd" in failed.message
+    assert seen_anew(host).elements.keys() == (many | ELEMENTS).keys() - {failed.key}
+    assert seen_anew(host).hops == HOPS
+
+
+def test_a_feature_that_the_kernel_lacks_is_told_and_the_rest_is_done(
+    host: Host, table: NftTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse = """
+line=$(printf '%s\n' "$input" | grep -n 'tcp reset' | head -1 | cut -d: -f1)
+if [ "$line" ]; then
+    echo "/dev/stdin:$line:1-9: Error: Could not process rule: No such file or directory" >&2
+    exit 1
+fi"""
+    nft_that(refuse, tmp_path, monkeypatch)
+    failed = make(host, table, ELEMENTS, HOPS)
+    guard = {key for key in ELEMENTS if key.set.rstrip("46") in ("client_interfaces", "guarded", "open", "sources")}
+    assert {outcome.key for outcome in failed} == guard | {Feature.GUARD}
+    assert all("NFT_REJECT_INET" in outcome.message for outcome in failed)
+    state = seen_anew(host)
+    assert state.elements.keys() == ELEMENTS.keys() - guard
+    assert (state.hops, state.features) == (HOPS, frozenset(Feature) - {Feature.GUARD})
+
+
+def test_an_nft_that_hangs_is_given_up_and_its_work_looked_at_again(
+    host: Host, table: NftTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nft_program, "TIMEOUT", 2)
+    assert make(host, table, ELEMENTS, HOPS) == []
+    with monkeypatch.context() as hanging:
+        nft_that(f'printf "%s\\n" "$input" | {shutil.which("nft")} "$@"; sleep 1000', tmp_path, hanging)
+        change = Change(NftKey("guarded4", ("192.0.2.66",)), None, NftRow())
+        (outcome,) = host.call(table.write, [change])
+    assert outcome.verdict is Verdict.UNKNOWN
+    assert change.key in host.call(table.read).elements
 
 
 def test_a_dump_of_our_tables_can_be_loaded_again(host: Host, table: NftTable) -> None:

@@ -55,10 +55,10 @@ def net(network: MakeNetwork) -> Network:
     topology = Topology()
     topology.lan("lan")
     topology.host("client", lan="192.0.2.1/24 2001:db8:2::1/64")
-    quiet = {"net.ipv4.conf.all.send_redirects": 0, "net.ipv4.conf.eth0.send_redirects": 0}
+    quiet: dict[str, str | int] = {"net.ipv4.conf.all.send_redirects": 0, "net.ipv4.conf.eth0.send_redirects": 0}
     topology.host("director", lan="192.0.2.2/24 2001:db8:2::2/64", forwarding=True, sysctls=quiet)
     topology.host("server", lan="192.0.2.11/24 2001:db8:2::11/64")
-    silent = {"net.ipv4.conf.all.arp_ignore": 1, "net.ipv4.conf.all.arp_announce": 2}
+    silent: dict[str, str | int] = {"net.ipv4.conf.all.arp_ignore": 1, "net.ipv4.conf.all.arp_announce": 2}
     topology.host("direct", lan="192.0.2.12/24 2001:db8:2::12/64", sysctls=silent)
     net = network(topology)
     for family in (4, 6):

@@ -82,7 +82,7 @@ def net(network: MakeNetwork) -> Network:
     routes = ("10.0.0.0/24 via 192.0.2.20", "2001:db8:10::/64 via 2001:db8:2::20")
     topology.host("director", lan="192.0.2.2/24 2001:db8:2::2/64", routes=routes)
     topology.host("node", lan="192.0.2.20/24 2001:db8:2::20/64", pods="10.0.0.1/24 2001:db8:10::1/64", forwarding=True)
-    silent = {"net.ipv4.conf.all.arp_ignore": 1, "net.ipv4.conf.all.arp_announce": 2}
+    silent: dict[str, str | int] = {"net.ipv4.conf.all.arp_ignore": 1, "net.ipv4.conf.all.arp_announce": 2}
     topology.host("other-node", lan="192.0.2.30/24", sysctls=silent)
     for pod in (1, 2, 3):
         addresses = f"10.0.0.1{pod}/24 2001:db8:10::1{pod}/64"

@@ -1,5 +1,7 @@
 """TCP, UDP and SCTP through all three forwarding methods, side by side on one port of one VIP."""
 
+from typing import Any
+
 import pytest
 from tests.kernel.conftest import MakeSite, virtual_service
 
@@ -22,7 +24,7 @@ FLAGS = {"tcp": "-t", "udp": "-u", "sctp": "--sctp-service"}
     ],
 )
 def test_one_port_serves_tcp_udp_and_sctp(
-    site: MakeSite, topology: Topology, spec: dict[str, object], target: int
+    site: MakeSite, topology: Topology, spec: dict[str, Any], target: int
 ) -> None:
     lvs = site(topology, nodes=SERVERS, gatewayAddresses=["10.0.0.1"])
     ports = [f"80:{target}/{proto.upper()}" for proto in PROTOCOLS]
@@ -36,7 +38,7 @@ def test_one_port_serves_tcp_udp_and_sctp(
 
 
 @pytest.mark.parametrize("spec", [{"forwarding": "NAT"}, {"forwarding": "DR"}], ids=["NAT", "DR"])
-def test_sctp_associations_stay_and_carry_data_while_servers_come(site: MakeSite, spec: dict[str, object]) -> None:
+def test_sctp_associations_stay_and_carry_data_while_servers_come(site: MakeSite, spec: dict[str, Any]) -> None:
     lvs = site(one(), nodes=SERVERS)
     lvs.put(virtual_service("web", VIP, "80/SCTP", lvs.servers("rs1", "rs2"), **spec))
     lvs.start()

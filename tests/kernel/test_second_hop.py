@@ -1,7 +1,9 @@
 """Pods behind nodes under DR and TUN: the node rewrites VIP:port to a local pod, and conntrack answers as the VIP."""
 
+from typing import Any
+
 import pytest
-from tests.kernel.conftest import MakeSite, Site, node, virtual_service
+from tests.kernel.conftest import INVALID_DROP, MakeSite, Site, node, virtual_service
 
 from ipvs_lab.net import Crowd, Topology, ask, clients, serve
 
@@ -17,13 +19,13 @@ def cluster(*, routed: bool) -> Topology:
     topology.lan("lan")
     topology.host("client", clients="198.51.100.2/24 2001:db8:1::2/64", via="198.51.100.1 2001:db8:1::1")
     beyond = ("10.0.0.0/24 via 192.0.2.3", "2001:db8:3::/64 via 2001:db8:2::3") if routed else ()
-    router = {"clients": "198.51.100.1/24 2001:db8:1::1/64", "lan": "192.0.2.1/24 2001:db8:2::1/64"}
+    router: dict[str, Any] = {"clients": "198.51.100.1/24 2001:db8:1::1/64", "lan": "192.0.2.1/24 2001:db8:2::1/64"}
     topology.host("router", **router, routes=beyond, forwarding=True)
     via = "192.0.2.1 2001:db8:2::1"
     where, prefix, gateways = "lan", ("192.0.2.10{}/24", "2001:db8:2::10{}/64"), via
     if routed:
         topology.lan("servers")
-        edge = {"lan": "192.0.2.3/24 2001:db8:2::3/64", "servers": "10.0.0.1/24 2001:db8:3::1/64"}
+        edge: dict[str, Any] = {"lan": "192.0.2.3/24 2001:db8:2::3/64", "servers": "10.0.0.1/24 2001:db8:3::1/64"}
         topology.host("edge", **edge, via=via, forwarding=True)
         where, prefix, gateways = "servers", ("10.0.0.10{}/24", "2001:db8:3::10{}/64"), "10.0.0.1 2001:db8:3::1"
     for number, (name, pods) in enumerate(PODS.items()):
@@ -33,12 +35,13 @@ def cluster(*, routed: bool) -> Topology:
             if number == 0
             else {where: " ".join(prefix).format(number, number)}
         )
-        behind = {f"pods{number}": f"10.244.{number}.1/24 2001:db8:244:{number}::1/64"}
+        behind: dict[str, Any] = {f"pods{number}": f"10.244.{number}.1/24 2001:db8:244:{number}::1/64"}
         topology.host(name, **own, **behind, via=via if number == 0 else gateways, routes=beyond if number == 0 else ())
         for pod in range(pods):
             address = f"10.244.{number}.1{pod}/24 2001:db8:244:{number}::1{pod}/64"
             via_node = f"10.244.{number}.1 2001:db8:244:{number}::1"
-            topology.host(f"{name}-pod{pod}", **{f"pods{number}": address}, via=via_node)
+            cable: dict[str, Any] = {f"pods{number}": address}
+            topology.host(f"{name}-pod{pod}", **cable, via=via_node)
     return topology
 
 
@@ -75,6 +78,10 @@ def test_pods_share_evenly_see_the_client_and_their_nodes_answer_as_the_vip(
     assert len(answered) == 10, "only for the director's own pod: the others' answers do not pass"
     for name in ("node1", "node2"):
         assert vip not in lvs.held(name)
+    for name in PODS:
+        lvs[name].run("nft", "-f", "-", stdin=INVALID_DROP)
+    told = clients(lvs["client"], 30, vip, 80)
+    assert told.answers == dict.fromkeys(pods(), 5), f"beside somebody who drops invalid packets\n{told}"
 
 
 @pytest.mark.parametrize("forwarding", ["DR", "TUN"])

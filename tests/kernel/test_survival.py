@@ -12,6 +12,7 @@ from ipvs_lab.topologies import one
 from tests.kernel.conftest import MakeSite, Site, virtual_service
 from tests.kernel.crowds import FLAG, SERVERS, VIP, Held, execute_agent, fork_agent, has, kill, serve_all
 
+FALLBACK = {"mh": " -b mh-fallback", "sh": " -b sh-fallback"}
 ROUND = ("DR", "TUN", "NAT", "TUN", "DR", "NAT")
 """Begun with NAT: every change of forwarding method, in each direction."""
 
@@ -77,7 +78,7 @@ def test_changes_of_scheduler_weights_and_servers_keep_connections(lvs: Site) ->
     held.open(idle=120, streaming=50, downloads=30)
     for scheduler in ("wlc", "mh", "sh", "wrr"):
         lvs.edit("web", scheduler=scheduler)
-        has(lvs, f"-A -t {VIP[4]}:80 -s {scheduler}" + (" -b flag-1" if scheduler in ("mh", "sh") else ""))
+        has(lvs, f"-A -t {VIP[4]}:80 -s {scheduler}" + FALLBACK.get(scheduler, ""))
         held.check(f"scheduler {scheduler}")
     first, second, third = lvs.servers(*SERVERS)
     lvs.edit("web", backends={"static": [{"address": first, "weight": 7}, {"address": second, "weight": 0}]})
@@ -101,7 +102,7 @@ def test_traffic_does_not_notice_an_agent_that_is_killed_stopped_or_frozen(lvs: 
     web(lvs, forwarding=method)
     lvs.start()
     held = Held(lvs, VIP[4])
-    held.open(idle=180, streaming=10, downloads=10)
+    held.open(idle=192, streaming=4, downloads=4)
     kernels = {name: lvs[name].dump() for name in lvs.agents}
     everybody = ("director", *SERVERS)
     for name in everybody:

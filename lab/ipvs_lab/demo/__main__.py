@@ -15,9 +15,11 @@ from ipvs_lab.run import choose_kernel, run_job
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGES = ("api", "planner", "node-agent", "lab")
 LONGEST = 300.0  # seconds after which a demo that hangs is ended
-OWN = """Your own: make demo MANIFESTS=dir runs the same network with the YAML files of a directory. Nodes are called
-director, rs1, rs2 and rs3, as in examples/demo; examples/features has something to copy from. What can be written
-there is in docs/manifests.md. To walk around in such a network: .venv/bin/ipvs-lab shell one"""
+OWN = """make demo MANIFESTS=dir                  the same network with the YAML files of a directory
+make demo MANIFESTS=examples/features    more to look at, and to copy from
+.venv/bin/ipvs-lab shell one             walk around in such a network
+
+Nodes are called director, rs1, rs2 and rs3, as in examples/demo. What can be written is in docs/manifests.md."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -72,7 +74,7 @@ def perform(options: argparse.Namespace) -> int:
         for line in more.splitlines():
             page.line(f"  {line}")
         return 1
-    page.heading("That was all")
+    page.heading("That was all. Your own manifests")
     for line in OWN.splitlines():
         page.line(line)
     return status

@@ -55,10 +55,8 @@ class Page:
         """A command on a host and what it wrote."""
         self.line(f"{self.paint(f'{host}#', CYAN)} {self.paint(command, BOLD)}")
         for line in output.rstrip().splitlines():
-            for part in textwrap.wrap(
-                line, WIDTH - 3, subsequent_indent="    ", drop_whitespace=False, break_on_hyphens=False
-            ) or [""]:
-                self.line(part.rstrip())
+            for part in textwrap.wrap(line, WIDTH - 3, subsequent_indent="    ", break_on_hyphens=False) or [""]:
+                self.line(part)
 
     def listing(self, name: str, text: str) -> None:
         """A file."""

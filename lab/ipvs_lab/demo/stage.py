@@ -12,6 +12,7 @@ AGENTS = ("director", "rs1", "rs2", "rs3")  # hosts on which an agent runs, by t
 SERVERS = ("rs1", "rs2", "rs3")
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 REPORTED = re.compile(r"^(?:INFO|WARNING|ERROR) Manifests=", re.MULTILINE)  # ends the first report in an agent's log
+READY = re.compile(r"^INFO (Ready=\w+ \w+)", re.MULTILINE)
 PROBLEM = re.compile(r"^(?:ERROR|WARNING) (.*)$", re.MULTILINE)
 
 
@@ -74,6 +75,21 @@ class Stage:
             return all(REPORTED.search(agent.output()) for agent in self.agents.values())
 
         await_condition(reported, timeout, "a report of every agent", every=0.05)
+
+    def readiness(self) -> dict[str, str]:
+        """What every agent has said last about being ready, such as "Ready=True Programmed"; "" for nothing."""
+        return {name: (READY.findall(agent.output()) or [""])[-1] for name, agent in self.agents.items()}
+
+    def await_settled(self, timeout: float = 60) -> None:
+        """Until every agent has written what it has to: it is ready, or something else than work is in the way."""
+
+        def settled() -> bool:
+            return not any(
+                said.endswith((" Programming", " Repairing")) or not said for said in self.readiness().values()
+            )
+
+        self.await_reports(timeout)
+        await_condition(settled, timeout, f"the agents to be done ({self.readiness()})", every=0.05)
 
     def problems(self) -> list[str]:
         """Errors and warnings in the agents' logs, each once."""

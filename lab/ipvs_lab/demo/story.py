@@ -97,15 +97,18 @@ class Story:
         self.plan("director", self.manifests.path)
         started = time.monotonic()
         self.stage.start_agents()
-        self.stage.await_reports()
+        self.stage.await_settled()
+        took = time.monotonic() - started
         self.page.line()
-        for name, agent in self.stage.agents.items():
-            first = agent.output().splitlines()[0].removeprefix("INFO ").rstrip(": ")
-            self.page.line(f"{name:9} ipvs-agent run: {first}")
-        await_condition(lambda: self.holds(VIP), 30, f"the director to take {VIP}", every=0.05)
+        for name, said in self.stage.readiness().items():
+            self.page.line(f"{name:9} ipvs-agent run: {said}")
+            expect(
+                said.startswith("Ready=True"), f"the agent on {name} is not ready:\n{self.stage.agents[name].output()}"
+            )
+        expect(self.holds(VIP), f"the director is ready and has no {VIP}:\n{self.stage.agents['director'].output()}")
         self.page.fact(
-            f"the director has {VIP} on its network card, after asking whether somebody else answers for it; "
-            f"{time.monotonic() - started:.1f} s after the agents were started"
+            f"{took:.1f} s after the agents were started the director has {VIP} on its network card, having asked the "
+            "network whether somebody else answers for it"
         )
         self.page.line()
         self.requests("NAT")
@@ -188,7 +191,8 @@ class Story:
         self.page.command("director", "ipvsadm -Ln", self.director.run("ipvsadm", "-Ln").stdout)
         self.page.line()
         server = self.network[SERVERS[0]]
-        self.page.command(server.name, "ip -br addr", server.run("ip", "-br", "addr").stdout)
+        own = ("ip", "-br", "addr", "show", "up")
+        self.page.command(server.name, " ".join(own), server.run(*own).stdout)
         self.page.line()
         silence = ("nft", "list", "chain", "arp", "ipvs-operator", "silence-in")
         self.page.command(server.name, " ".join(silence), server.run(*silence).stdout)

@@ -64,16 +64,18 @@ def tell(page: Page, directory: Path, name: str) -> int:
         page.heading(f"The agents, with the manifests of {name}")
         stage = Stage(network, directory)
         stage.start_agents()
-        stage.await_reports()
+        stage.await_settled()
         problems = stage.problems()
         for problem in problems:
             page.problem(problem.replace(f"{directory}/", ""))
         plans = {plan.service: plan for host in AGENTS for plan in plans_of(network[host])}
         if not plans:
             page.line()
-            page.problem("no virtual service was accepted on any host: correct what is told above, and see")
-            page.say("docs/manifests.md. Nodes are called director, rs1, rs2, rs3; examples/features/network.yaml is a")
-            page.say("DirectorGroup with these Nodes to start from.")
+            page.problem("no virtual service was accepted on any host")
+            page.say(
+                "What can be written is in docs/manifests.md. Nodes are called director, rs1, rs2 and rs3 here; "
+                "examples/features/network.yaml has a DirectorGroup and these Nodes to start from."
+            )
             return 1
         page.fact(f"accepted: {', '.join(sorted(plans))}")
         unanswered = 0
@@ -92,9 +94,10 @@ def tell(page: Page, directory: Path, name: str) -> int:
         page.line()
         failed = bool(problems or late or unanswered)
         if failed:
-            page.problem(f"{len(problems) + len(late)} problems told by agents; {unanswered} ports did not answer")
+            found = f"problems told by agents: {len(problems) + len(late)}"
+            page.problem(f"{found}; ports where not every request was answered: {unanswered}")
         else:
-            page.fact("every manifest was taken, and every port answered")
+            page.fact("every manifest was taken, and every request answered")
         return int(failed)
 
 

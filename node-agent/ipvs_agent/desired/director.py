@@ -18,6 +18,7 @@ from ipvs_agent.desired.share import (
     prefix_version,
     version_of,
 )
+from ipvs_agent.desired.switches import raise_switches
 from ipvs_agent.rows import (
     ROUTE_TABLE_BASE,
     RULE_PRIORITY,
@@ -89,10 +90,12 @@ def direct(plan: VirtualServicePlanSpec, group: NodeGroup, context: Context, sha
                 _head(plan, version), list(destinations.values())
             )
             _guard(plan, vip, port, share)
+        _own_servers(plan, backends, vip, context, share)
+        _hairpins(plan, backends, version, share)
         share.director.elements[NftKey("client_interfaces", (interface,))] = NftRow()
         share.director.elements[NftKey(f"guarded{version}", (vip,))] = NftRow()
         _place(entry.holder, vip, interface, context, share)
-        _switches(plan, backends, interface, version, context, share)
+        raise_switches(plan, backends, interface, version, context, share)
 
 
 def _reached(
@@ -209,6 +212,38 @@ def _guard(plan: VirtualServicePlanSpec, vip: str, port: PlanPort, share: Share)
         elements[NftKey(f"masquerade{version}", flow)] = NftRow()
 
 
+def _own_servers(
+    plan: VirtualServicePlanSpec, backends: list[PlanBackend], vip: str, context: Context, share: Share
+) -> None:
+    """A director reaches what is behind itself by NAT, whatever its method to the others is.
+
+    The answers are forwarded, and somebody may drop forwarded packets that connection tracking calls invalid.
+    """
+    version = version_of(vip)
+    if plan.forwarding is Forwarding.NAT or not any(
+        version_of(server.address) == version and server.address not in context.host.own_addresses
+        for backend in backends
+        if backend.node == context.node and backend.role is ServerRole.SECOND_HOP
+        for server in backend.servers
+    ):
+        return
+    share.director.sysctls["net/ipv4/vs/conntrack"] = SysctlRow(1, at_least=True)
+    for port in plan.ports:
+        flow = (vip, port.protocol.lower(), port.port)
+        share.director.elements[NftKey(f"tracked{version}", flow)] = NftRow()
+
+
+def _hairpins(plan: VirtualServicePlanSpec, backends: list[PlanBackend], version: int, share: Share) -> None:
+    """Real servers that call the VIP and are chosen themselves: they would drop their own address as a martian."""
+    if plan.forwarding is not Forwarding.NAT or plan.return_path is not ReturnPath.GATEWAY:
+        return
+    for backend in backends:
+        for server in backend.servers:
+            if version_of(server.address) == version:
+                pair = (server.address, server.address)
+                share.director.elements[NftKey(f"hairpin{version}", pair)] = NftRow()
+
+
 def _place(holder: str, vip: str, interface: str, context: Context, share: Share) -> None:
     """The VIP itself: on the holder's client-facing interface; silent on ``ipvs0`` where nobody holds it."""
     if holder == context.node:
@@ -236,89 +271,6 @@ def silent_vip(
             own = context.host.own_address(link.name, 4)
             if own and not link.loopback and not link.noarp:
                 elements[NftKey("own4", (link.name,))] = NftRow((own,))
-
-
-def _switches(
-    plan: VirtualServicePlanSpec,
-    backends: list[PlanBackend],
-    interface: str,
-    version: int,
-    context: Context,
-    share: Share,
-) -> None:
-    """Sysctls of the director role (Documentation/networking/{ipvs,ip}-sysctl.rst), in the narrowest scope."""
-    sysctls = share.director.sysctls
-    # Without it a deleted destination's clients hang instead of getting a RST, and UDP never leaves it.
-    sysctls["net/ipv4/vs/expire_nodest_conn"] = SysctlRow(1, at_least=True)
-    if plan.persistence is not None:
-        # A persistent template would keep its clients on a draining real server.
-        sysctls["net/ipv4/vs/expire_quiescent_template"] = SysctlRow(1, at_least=True)
-    if plan.forwarding is not Forwarding.NAT:
-        return
-    sysctls["net/ipv4/vs/conntrack"] = SysctlRow(1, at_least=True)
-    for link in sorted(_reply_links(backends, version, context)):
-        if version == 4:
-            sysctls[f"net/ipv4/conf/{link}/forwarding"] = SysctlRow(1, at_least=True)
-        elif f"net/ipv6/conf/{link}/force_forwarding" in context.host.sysctls:
-            sysctls[f"net/ipv6/conf/{link}/force_forwarding"] = SysctlRow(1, at_least=True)
-        else:
-            _global_ipv6_forwarding(context, share)
-        if link == interface:
-            _no_redirects(link, version, share)
-    for gateway in of_version(plan.gateways, version):
-        _floating_gateway(plan, gateway, context, share)
-
-
-def _reply_links(backends: list[PlanBackend], version: int, context: Context) -> set[str]:
-    """Interfaces on which the real servers' replies arrive."""
-    links: set[str] = set()
-    for backend in backends:
-        for server in backend.servers:
-            if version_of(server.address) == version and server.address not in context.host.own_addresses:
-                route = context.host.routes.lookup(server.address)
-                if route is not None:
-                    links.add(route.interface)
-    return links
-
-
-def _global_ipv6_forwarding(context: Context, share: Share) -> None:
-    """The last resort on kernels without ``force_forwarding``.
-
-    The global switch deletes default routes learnt by router advertisement unless ``accept_ra`` is 2 first.
-    """
-    for link in context.host.interfaces.values():
-        path = f"net/ipv6/conf/{link.name}/accept_ra"
-        if context.host.sysctls.get(path) == 1:
-            share.director.sysctls[path] = SysctlRow(2)
-    share.director.sysctls["net/ipv6/conf/all/forwarding"] = SysctlRow(1, at_least=True)
-
-
-def _no_redirects(link: str, version: int, share: Share) -> None:
-    """One network for clients and real servers: a redirect would send them past the director."""
-    if version == 4:
-        share.director.sysctls["net/ipv4/conf/all/send_redirects"] = SysctlRow(0)
-        share.director.sysctls[f"net/ipv4/conf/{link}/send_redirects"] = SysctlRow(0)
-    else:
-        share.director.elements[NftKey("no_redirects", (link,))] = NftRow()
-
-
-def _floating_gateway(plan: VirtualServicePlanSpec, gateway: str, context: Context, share: Share) -> None:
-    group = context.groups[plan.director_group]
-    if not group.gateway_holder or gateway not in group.gateway_addresses:
-        return
-    if gateway in context.host.own_addresses:
-        return
-    route = context.host.routes.lookup(gateway)
-    if route is None or route.gateway:
-        share.findings.append(
-            Finding(
-                Reason.GATEWAY_NOT_ON_LINK,
-                f"gateway address {gateway} of DirectorGroup {group.name}: no interface of this host is on its "
-                "network; give the host an address there or choose a gateway address of the real servers' network",
-            )
-        )
-        return
-    share.director.addresses[AddressKey(route.interface, gateway)] = AddressRow(deprecated=version_of(gateway) == 6)
 
 
 def _no_interface(group: NodeGroup, interface: str, vip: str) -> Finding:

@@ -146,9 +146,12 @@ def _second_hop(
     context: Context,
     share: Share,
 ) -> None:
-    """Rewrite VIP:port, where it comes from another director, to a real server on or behind this node."""
-    if not others:
-        return
+    """Rewrite VIP:port to a real server on or behind this node, where it comes from another director.
+
+    On a director also where it comes from one of these real servers or from the director itself: IPVS would send some
+    of them to others, whose answers do not come back.
+    """
+    directs = is_director(plan, context.node)
     sticky = plan.persistence is not None or plan.scheduler in STICKY_SCHEDULERS
     for version in (4, 6):
         vips = of_version(tuple(entry.address for entry in plan.addresses), version)
@@ -157,10 +160,11 @@ def _second_hop(
             continue
         macs: tuple[str, ...] = ()
         links: tuple[str, ...] = ()
+        arrivals: set[str] = set()
         if plan.forwarding is Forwarding.DR:
             macs, arrivals = director_macs(others, version, context, share)
             loosen_rp_filter(arrivals, version, context, share)
-        else:
+        elif others:
             own = of_version(backend.addresses, version)
             links = open_tunnels(plan, own[0], others, context, share) if own else ()
             arrivals = set(links)
@@ -174,7 +178,7 @@ def _second_hop(
                         if server.ports[index] and server.weight
                     )
                 )
-                if targets and (macs or links):
+                if targets and (macs or links or directs):
                     key = HopKey(version, vip, port.protocol.lower(), port.port)
                     share.server.hops[key] = HopRow(targets, sticky, macs, links)
         for server in servers:

@@ -1,6 +1,7 @@
 """From one plan to this host's share of it."""
 
 from ipvs_agent.desired.director import direct
+from ipvs_agent.desired.prefixes import prefix_findings
 from ipvs_agent.desired.server import serve
 from ipvs_agent.desired.share import Context, Finding, Reason, Severity, Share, is_director
 from ipvs_api.addresses import AddressRanges
@@ -37,4 +38,6 @@ def desired(plan: VirtualServicePlanSpec, context: Context) -> Share:
     if group.director and is_director(plan, context.node):
         direct(plan, group, context, share)
     serve(plan, context, share)
+    if not (share.director.is_empty() and share.server.is_empty()):
+        share.findings.extend(prefix_findings(plan, context))
     return share

@@ -100,12 +100,12 @@ class NftTable:
         for hop in changed_hops:
             if refusal := hops.invalid(hop.key, hop.new):
                 outcomes[hop.key] = Outcome(hop.key, Verdict.FAILED, refusal)
-        batch = Batch(frozenset(), tuple(elements), tuple(changed_hops)).without(outcomes).with_needed(features)
+        batch = Batch(frozenset(), tuple(elements), tuple(changed_hops)).without(outcomes)
         try:
             self._refresh()
         except NftError as failure:
             return [*outcomes.values(), *(Outcome(owner, Verdict.FAILED, str(failure)) for owner in batch.owners())]
-        waiting, rounds = [batch], ROUNDS
+        waiting, rounds = [batch.with_needed(features).raising(self._mirror.features)], ROUNDS
         while waiting:
             rounds -= 1
             for outcome in self._try(waiting.pop(), waiting, may_go_on=rounds > 0):

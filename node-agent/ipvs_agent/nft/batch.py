@@ -31,6 +31,10 @@ class Batch:
         )
         return Batch(wanted.union(features), self.elements, self.hops)
 
+    def raising(self, raised: frozenset[Feature]) -> "Batch":
+        """Itself without the features that are raised already."""
+        return Batch(self.features - raised, self.elements, self.hops)
+
     def without(self, owners: Iterable[Owner]) -> "Batch":
         """What is left without these; what needs a feature among them goes with it."""
         gone = set(owners)

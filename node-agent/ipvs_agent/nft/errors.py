@@ -48,6 +48,4 @@ def summary(stderr: str, code: int) -> str:
     for line in lines:
         if "Error" in line or "error" in line:
             return words(None, re.sub(r"^.*?[Ee]rror: ", "", line))
-    if "netlink" in stderr and "permitted" in stderr:
-        return words(None, "Operation not permitted")
     return f"nft ended with status {code}: {stderr.strip()[:200] or 'no message'}"

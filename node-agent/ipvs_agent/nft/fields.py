@@ -18,10 +18,10 @@ _INTERFACE = re.compile(r'[^\s"/\\]{1,14}[^\s"/\\*]|[^\s"/\\*]')  # a trailing *
 
 @dataclass(frozen=True)
 class Field:
-    """``type``: nft's datatype. ``write`` gives nft's text and ``read`` the row's part; both raise ValueError for what
-    is none, with what was found."""
+    """``write`` gives nft's text and ``read`` the row's part; both raise ValueError for what is none, with what was
+    found."""
 
-    type: str
+    name: str
     write: Callable[[Part], str]
     read: Callable[[Any], Part]
 
@@ -85,15 +85,15 @@ def _quoted(part: Part) -> str:
     return f'"{_interface(part)}"'
 
 
-INTERFACE = Field("ifname", _quoted, _interface)
-MAC = Field("ether_addr", _mac, _mac)
-PROTOCOL = Field("inet_proto", _protocol, _read_protocol)
-PORT = Field("inet_service", lambda part: str(number(1, 65535, part)), partial(number, 0, 65535))
+INTERFACE = Field("interface", _quoted, _interface)
+MAC = Field("MAC", _mac, _mac)
+PROTOCOL = Field("protocol", _protocol, _read_protocol)
+PORT = Field("port", lambda part: str(number(1, 65535, part)), partial(number, 0, 65535))
 ADDRESS = {
-    4: Field("ipv4_addr", partial(_address, 4), partial(_address, 4)),
-    6: Field("ipv6_addr", partial(_address, 6), partial(_address, 6)),
+    4: Field("address", partial(_address, 4), partial(_address, 4)),
+    6: Field("address", partial(_address, 6), partial(_address, 6)),
 }
 PREFIX = {
-    4: Field("ipv4_addr", partial(canonical_prefix, version=4), partial(_read_prefix, 4)),
-    6: Field("ipv6_addr", partial(canonical_prefix, version=6), partial(_read_prefix, 6)),
+    4: Field("prefix", partial(canonical_prefix, version=4), partial(_read_prefix, 4)),
+    6: Field("prefix", partial(canonical_prefix, version=6), partial(_read_prefix, 6)),
 }

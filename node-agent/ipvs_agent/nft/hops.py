@@ -1,24 +1,27 @@
 """The second hop of one virtual service and port: its chain, and the elements that lead there.
 
     chain hop-tcp-192.0.2.10-80 {
-        meta l4proto tcp ct mark set ct mark | 0x00080000 dnat ip to numgen inc mod 3 map {
-            0 : 10.0.0.1 . 8080, 1-2 : 10.0.0.2 . 8080 }
+        ct mark set ct mark | 0x00080000
+        numgen inc mod 3 < 1 meta l4proto tcp dnat ip to 10.0.0.1:8080 comment "1"
+        meta l4proto tcp dnat ip to 10.0.0.2:8080 comment "2"
     }
 
-Connection tracking keeps what was decided for a flow: replacing the chain's rule moves new flows only.
+Every rule takes its weight's part of what the rules before it have left: in turn, so that each round is exact, or by
+a hash of the client's address. (One rule with a map would do, but nft 1.0.6 crashes when it lists anonymous maps that
+nft 1.1 made.) Connection tracking keeps what was decided for a flow: other rules move new flows only.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 from ipvs_agent.nft.sets import hop_chain, problem
-from ipvs_agent.rows import HOP_MARK, NFT_TABLE, HopKey, HopRow, HopTarget, NftKey, NftRow
+from ipvs_agent.rows import HOP_MARK, HopKey, HopRow, HopTarget, NftKey, NftRow
 
 SEED = 0x6970_7673
 """Of the hash that keeps clients where they are: fixed, so that a replaced chain sends them to the same targets."""
 
 STICKY = "sticky"
-"""Comment of a sticky rule, since with one target there is nothing to hash."""
+"""In the comments of sticky rules, behind the weight: with one target there is nothing to see of either."""
 
 _IP = {4: "ip", 6: "ip6"}
 
@@ -52,54 +55,47 @@ def invalid(key: HopKey, row: HopRow | None) -> str:
     return ""
 
 
-def rule(key: HopKey, row: HopRow) -> str:
-    """The one rule of the chain.
+def rules(key: HopKey, row: HopRow) -> list[str]:
+    """The rules of the chain, in order.
 
     Without targets it drops: the client tries again, and is served once a pod is ready or the director has moved on.
     """
     if not row.targets:
-        statement = "drop"
-    else:
-        statement = f"ct mark set ct mark | {HOP_MARK:#010x} dnat {_IP[key.family]} to {_destination(key, row)}"
-    comment = f' comment "{STICKY}"' if row.sticky else ""
-    return f"add rule inet {NFT_TABLE} {hop_chain(key)} meta l4proto {key.protocol} {statement}{comment}"
-
-
-def _destination(key: HopKey, row: HopRow) -> str:
-    if len(row.targets) == 1 and row.targets[0].weight == 1:
-        target = row.targets[0]
-        return f"[{target.address}]:{target.port}" if key.family == 6 else f"{target.address}:{target.port}"
-    slots, at = [], 0
+        return [f'drop comment "{STICKY}"' if row.sticky else "drop"]
+    ip, found = _IP[key.family], [f"ct mark set ct mark | {HOP_MARK:#010x}"]
+    total = sum(target.weight for target in row.targets)
+    taken = 0
     for target in row.targets:
-        last = at + target.weight - 1
-        place = str(at) if last == at else f"{at}-{last}"
-        slots.append(f"{place} : {target.address} . {target.port}")
-        at = last + 1
-    choice = f"jhash {_IP[key.family]} saddr mod {at} seed {SEED:#x}" if row.sticky else f"numgen inc mod {at}"
-    return f"{choice} map {{ {', '.join(slots)} }}"
+        taken += target.weight
+        if taken == total:
+            choice = ""
+        elif row.sticky:
+            choice = f"jhash {ip} saddr mod {total} seed {SEED:#x} < {taken} "
+        else:  # a rule's counter moves only with what reaches the rule
+            choice = f"numgen inc mod {total - taken + target.weight} < {target.weight} "
+        place = f"[{target.address}]:{target.port}" if key.family == 6 else f"{target.address}:{target.port}"
+        comment = f"{target.weight} {STICKY}" if row.sticky else str(target.weight)
+        found.append(f'{choice}meta l4proto {key.protocol} dnat {ip} to {place} comment "{comment}"')
+    return found
 
 
-def read_rule(rules: Sequence[dict[str, Any]]) -> tuple[tuple[HopTarget, ...], bool]:
+def read_rules(rules: Sequence[dict[str, Any]]) -> tuple[tuple[HopTarget, ...], bool]:
     """Targets and stickiness that a chain's listed rules mean.
 
     Only what a version of nft is unlikely to tell in other words is looked at. ValueError where a rule was added or
-    taken away; KeyError, TypeError for shapes that no rule of ours has.
+    taken away; KeyError, IndexError, TypeError for shapes that no rule of ours has.
     """
-    (only,) = rules
-    sticky = only.get("comment") == STICKY
-    statements = {name: body for statement in only["expr"] for name, body in statement.items()}
-    if "drop" in statements:
-        return (), sticky
-    dnat = statements["dnat"]
-    if isinstance(dnat["addr"], str):
-        return (HopTarget(dnat["addr"], dnat["port"]),), sticky
-    targets: list[HopTarget] = []
-    at = 0
-    for slot, place in dnat["addr"]["map"]["data"]["set"]:
-        first, last = (slot, slot) if isinstance(slot, int) else slot["range"]
-        if first != at:
-            raise ValueError(f"slot {at} is missing")
-        address, port = place["concat"]
-        targets.append(HopTarget(address, port, last - first + 1))
-        at = last + 1
+    first, *others = rules
+    if not others and "drop" in first["expr"][-1]:
+        return (), first.get("comment") == STICKY
+    if "mangle" not in first["expr"][-1] or not others:
+        raise ValueError("a rule is missing")
+    comments = [rule["comment"].split() for rule in others]
+    sticky = comments[0][1:] == [STICKY]
+    if any(comment[1:] != comments[0][1:] for comment in comments) or len(others[-1]["expr"]) != 2:
+        raise ValueError("rules are missing")
+    targets = []
+    for rule, comment in zip(others, comments, strict=True):
+        dnat = rule["expr"][-1]["dnat"]
+        targets.append(HopTarget(dnat["addr"], int(dnat["port"]), int(comment[0])))
     return tuple(targets), sticky

@@ -1,13 +1,14 @@
 """From ``nft -j -n list table`` to rows, and whether the tables are as we made them.
 
 Rules, chains and set types are static, so one fingerprint of their listing, taken after our own write, tells whether
-anybody touched them. It stands in the table itself as the name of an empty chain, ``stamp-VERSION-FINGERPRINT``: an
-agent that starts can tell whether what it finds is whole and its own version's. Another version of nft may list the
-same rules in other words; then the tables are replaced once.
+anybody touched them. It stands in the table itself as the name of an empty chain, ``stamp-VERSION-NFT-FINGERPRINT``:
+an agent that starts can tell whether what it finds is whole, and of its own version. Another version of nft may list
+the same rules in other words; its tables are replaced, too.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,10 +41,15 @@ def stamp(fingerprint: str) -> str:
     return f"{_STAMP}{VERSION}-{fingerprint}"
 
 
+def _same_version(name: str, fingerprint: str) -> bool:
+    return name.startswith(stamp(fingerprint.partition("-")[0]))
+
+
 @dataclass
 class _Table:
     """One table's listing, taken apart."""
 
+    nft: str = ""
     static: list[Any] = field(default_factory=list)
     chains: set[str] = field(default_factory=set)
     stamps: list[str] = field(default_factory=list)
@@ -54,14 +60,15 @@ class _Table:
 
 def _objects(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for entry in json.loads(text)["nftables"]:
-        for kind, body in entry.items():
-            if kind != "metainfo":
-                yield kind, body
+        yield from entry.items()
 
 
 def _take_apart(text: str) -> _Table:
     table = _Table()
     for kind, body in _objects(text):
+        if kind == "metainfo":
+            table.nft = re.sub(r"[^\w.]", "", str(body.get("version")))
+            continue
         name = body.get("chain") if kind == "rule" else body.get("name")
         name = str(name)
         if kind in ("set", "map", "element"):
@@ -85,10 +92,10 @@ def _take_apart(text: str) -> _Table:
     return table
 
 
-def _fingerprint(static: list[Any]) -> str:
-    """Order matters within a chain only, and a table lists its chains and sets in the order they were made."""
-    text = json.dumps(static, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2s(text.encode(), digest_size=6).hexdigest()
+def _fingerprint(table: _Table) -> str:
+    """nft's version and a hash. A table lists its chains and sets in the order in which they were made."""
+    text = json.dumps(table.static, sort_keys=True, separators=(",", ":"))
+    return f"{table.nft}-{hashlib.blake2s(text.encode(), digest_size=6).hexdigest()}"
 
 
 def _features(chains: set[str], family: str) -> frozenset[Feature]:
@@ -113,11 +120,11 @@ def read(texts: Mapping[str, str]) -> Listing:
             listing.stamps[family] = ()
             continue
         features |= _features(table.chains, family)
-        fingerprint = _fingerprint(table.static)
+        fingerprint = _fingerprint(table)
         listing.fingerprints[family] = fingerprint
         listing.stamps[family] = tuple(table.stamps)
         if table.stamps != [stamp(fingerprint)]:
-            if any(name.startswith(f"{_STAMP}{VERSION}-") for name in table.stamps):
+            if any(_same_version(name, fingerprint) for name in table.stamps):
                 listing.damage = f"rules, chains or sets of table {family} {NFT_TABLE} were changed by somebody else"
             else:
                 listing.outdated = True
@@ -153,8 +160,8 @@ def _hops(
         if not chain.startswith(_HOP):
             continue
         try:
-            decided[hop_key(chain)] = hops.read_rule(rules)
-        except (ValueError, KeyError, TypeError) as problem:
+            decided[hop_key(chain)] = hops.read_rules(rules)
+        except (ValueError, KeyError, IndexError, TypeError) as problem:
             strange = f"chain {chain} is not as it was made ({problem!r})"
     arrivals: dict[tuple[str, Element], list[str]] = {}
     for key in derived:

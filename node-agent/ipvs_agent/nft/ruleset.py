@@ -4,7 +4,7 @@
 |---|---|---|
 | GUARD | ``client_interfaces`` (interface), ``guarded`` (VIP), ``open`` and ``restricted`` (VIP, protocol, port), ``sources`` (VIP, protocol, port, prefix) | ``guard``: input 10 |
 | UNTRACKED | ``untracked``, and ``tracked``, which stands over it: services of which some flows need tracking here, since they are masqueraded, forwarded by NAT to this host's own servers, or took the second hop (VIP, protocol, port) | ``untrack``: prerouting -300; ``forgive``: prerouting -150 |
-| MASQUERADE | ``masquerade`` (VIP, protocol, port) | ``masq-in``: input 90; ``masq``: nat postrouting 100 |
+| MASQUERADE | ``masquerade`` (VIP, protocol, port), ``hairpin`` (RIP, the same RIP) | ``masq-in``: input 90; ``masq``: nat postrouting 100 |
 | SECOND_HOP | ``hop_targets`` (address of a local server), ``hop_clients`` (prefix); from the hops' rows: ``hop_macs`` (MAC, VIP, protocol, port), ``hop_links`` (interface, VIP, protocol, port), ``hops`` (VIP, protocol, port → chain) | ``second-hop``: nat prerouting -101; ``second-hop-out``: nat output -101; ``second-hop-masq``: nat postrouting 100 |
 | RETURN | ``return`` (MAC, RIP, protocol, port → return path 1..7) | ``return-in``: prerouting -150; ``return-out``: route output -150 |
 | NO_REDIRECTS | ``no_redirects`` (interface) | ``redirects``: output 0 |
@@ -77,6 +77,10 @@ def _path(mark: str, path: int) -> str:
     return f"{mark} set {mark} & {kept:#010x} | {bits:#010x}"
 
 
+def _on_path(path: int) -> str:
+    return f"ct mark & {RETURN_MARK_MASK:#010x} == {path << RETURN_MARK_SHIFT:#010x}"
+
+
 RULES: Mapping[Feature, Rules] = {
     Feature.GUARD: Rules(
         ("client_interfaces", *_both("guarded", "open", "restricted", "sources")),
@@ -114,7 +118,7 @@ RULES: Mapping[Feature, Rules] = {
         "NFT_CT",
     ),
     Feature.MASQUERADE: Rules(
-        _both("masquerade"),
+        _both("masquerade", "hairpin"),
         (
             # nft 1.0.6 refuses `ct original proto-dst` in a concatenation, hence a mark; IPVS does not set `ct status
             # dnat`. Set before IPVS has rewritten the packet.
@@ -126,7 +130,12 @@ RULES: Mapping[Feature, Rules] = {
             # A DR destination of the same service still has the VIP, and needs the client's address.
             Chain(
                 "masq",
-                (*_each("{flow} @masquerade{v} accept"), f"ct mark & {MASQUERADE_MARK:#010x} != 0 masquerade"),
+                (
+                    *_each("{flow} @masquerade{v} accept"),
+                    f"ct mark & {MASQUERADE_MARK:#010x} != 0 masquerade",
+                    # A real server that called the VIP and was chosen itself would drop its own address as a martian.
+                    *_each("{ip} saddr . {ip} daddr @hairpin{v} masquerade"),
+                ),
                 _base("nat", "postrouting", 100),
             ),
         ),
@@ -173,16 +182,8 @@ RULES: Mapping[Feature, Rules] = {
         _both("return"),
         (
             *(Chain(f"return-{path}", (_path("ct mark", path),)) for path in _PATHS),
-            *(Chain(f"way-back-{path}", (_path("meta mark", path),)) for path in _PATHS),
-            # nft 1.0.6 cannot combine two registers, hence a chain for each path.
-            Chain(
-                "way-back",
-                (
-                    f"ct mark & {RETURN_MARK_MASK:#010x} vmap {{ "
-                    + ", ".join(f"{path << RETURN_MARK_SHIFT:#010x} : goto way-back-{path}" for path in _PATHS)
-                    + " }",
-                ),
-            ),
+            # nft 1.0.6 cannot combine two registers, hence a rule for each path.
+            Chain("way-back", tuple(f"{_on_path(path)} {_path('meta mark', path)} accept" for path in _PATHS)),
             # Every packet of the director's, not only the first: the path follows the director. Nor only those of
             # the original direction: where tracking began in the middle of a flow, that may be the server's.
             Chain(

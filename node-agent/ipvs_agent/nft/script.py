@@ -123,7 +123,8 @@ def _new_sizes(mirror: Mirror, changes: Sequence[ElementChange]) -> set[int]:
 def _chain(script: Script, key: HopKey, row: HopRow) -> None:
     script.add(f"add chain inet {NFT_TABLE} {hop_chain(key)}", key)
     script.add(f"flush chain inet {NFT_TABLE} {hop_chain(key)}", key)
-    script.add(hops.rule(key, row), key)
+    for rule in hops.rules(key, row):
+        script.add(f"add rule inet {NFT_TABLE} {hop_chain(key)} {rule}", key)
 
 
 def _interval_changes(mirror: Mirror, changes: Sequence[ElementChange], batch: _Elements) -> Iterator[ElementChange]:

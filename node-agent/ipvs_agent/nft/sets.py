@@ -1,6 +1,6 @@
 """The sets and maps of our tables, and the way from rows to their elements and back.
 
-One kernel set for each name below, but for ``sources``: nft up to 1.0.6 writes a byte-order conversion of one byte for
+One kernel set for each name below, but for ``sources``: nft 1.0.6 writes a byte-order conversion of one byte for
 ``meta l4proto`` in a set of intervals, which newer kernels refuse (``nft_byteorder_init``; tried on 7.2), so there is
 one for each protocol. The table of all names, with what they are for, stands in ``ipvs_agent.nft.ruleset``.
 """
@@ -64,47 +64,53 @@ def _read_mss(found: Any) -> int:
     return int(found["goto"]["target"].removeprefix("mss-"))
 
 
-MSS = Field("verdict", lambda mss: f"goto {mss_chain(mss)}", _read_mss)
-PATH = Field("verdict", lambda path: f"goto {_path_chain(path)}", _read_path)
-HOP = Field("verdict", _write_hop, lambda found: str(found["goto"]["target"]))
+MSS = Field("size", lambda mss: f"goto {mss_chain(mss)}", _read_mss)
+PATH = Field("path", lambda path: f"goto {_path_chain(path)}", _read_path)
+HOP = Field("chain", _write_hop, lambda found: str(found["goto"]["target"]))
 
 
 @dataclass(frozen=True)
 class SetType:
-    """``fields``: of a row's element. ``value``: what a map gives. ``interval``: the last field is a prefix."""
+    """``fields``: of a row's element; ``typeof``: the same in nft's expressions, with the value's where there is one.
+
+    ``value``: what a map gives. ``interval``: the last field is a prefix. Expressions and not datatypes, since what
+    nft 1.1 notes down about datatypes makes nft 1.0.6 crash when it lists them, whoever calls it on this host.
+    """
 
     fields: tuple[Field, ...]
+    typeof: str
     value: Field | None = None
     interval: bool = False
     family: str = "inet"
 
 
 def _types() -> Iterator[tuple[str, SetType]]:
-    yield "client_interfaces", SetType((INTERFACE,))
-    yield "no_redirects", SetType((INTERFACE,))
-    yield "tunnel_links", SetType((INTERFACE,))
-    yield "gue_ports", SetType((PORT,))
-    for version in (4, 6):
+    yield "client_interfaces", SetType((INTERFACE,), "iifname")
+    yield "no_redirects", SetType((INTERFACE,), "oifname")
+    yield "tunnel_links", SetType((INTERFACE,), "iifname")
+    yield "gue_ports", SetType((PORT,), "udp dport")
+    for version, ip in ((4, "ip"), (6, "ip6")):
         address, prefix = ADDRESS[version], PREFIX[version]
-        flow = (address, PROTOCOL, PORT)
-        yield f"guarded{version}", SetType((address,))
-        yield f"open{version}", SetType(flow)
-        yield f"restricted{version}", SetType(flow)
-        yield f"sources{version}", SetType((*flow, prefix), interval=True)
-        yield f"untracked{version}", SetType(flow)
-        yield f"tracked{version}", SetType(flow)
-        yield f"masquerade{version}", SetType(flow)
-        yield f"hop_macs{version}", SetType((MAC, *flow))
-        yield f"hop_links{version}", SetType((INTERFACE, *flow))
-        yield f"hops{version}", SetType(flow, HOP)
-        yield f"hop_targets{version}", SetType((address,))
-        yield f"hop_clients{version}", SetType((prefix,), interval=True)
-        yield f"return{version}", SetType((MAC, *flow), PATH)
-        yield f"tunnel_vips{version}", SetType((address,))
-        yield f"gue_sources{version}", SetType((address, PORT))
-        yield f"mss{version}", SetType((address,), MSS)
-    yield "silent4", SetType((ADDRESS[4],), family="arp")
-    yield "own4", SetType((INTERFACE,), ADDRESS[4], family="arp")
+        flow, to = (address, PROTOCOL, PORT), f"{ip} daddr . meta l4proto . th dport"
+        yield f"guarded{version}", SetType((address,), f"{ip} daddr")
+        yield f"open{version}", SetType(flow, to)
+        yield f"restricted{version}", SetType(flow, to)
+        yield f"sources{version}", SetType((*flow, prefix), f"{ip} daddr . th dport . {ip} saddr", interval=True)
+        yield f"untracked{version}", SetType(flow, to)
+        yield f"tracked{version}", SetType(flow, to)
+        yield f"masquerade{version}", SetType(flow, to)
+        yield f"hairpin{version}", SetType((address, address), f"{ip} saddr . {ip} daddr")
+        yield f"hop_macs{version}", SetType((MAC, *flow), f"ether saddr . {to}")
+        yield f"hop_links{version}", SetType((INTERFACE, *flow), f"iifname . {to}")
+        yield f"hops{version}", SetType(flow, f"{to} : verdict", HOP)
+        yield f"hop_targets{version}", SetType((address,), f"{ip} saddr")
+        yield f"hop_clients{version}", SetType((prefix,), f"{ip} saddr", interval=True)
+        yield f"return{version}", SetType((MAC, *flow), f"ether saddr . {to} : verdict", PATH)
+        yield f"tunnel_vips{version}", SetType((address,), f"{ip} daddr")
+        yield f"gue_sources{version}", SetType((address, PORT), f"{ip} saddr . udp dport")
+        yield f"mss{version}", SetType((address,), f"{ip} saddr : verdict", MSS)
+    yield "silent4", SetType((ADDRESS[4],), "arp saddr ip", family="arp")
+    yield "own4", SetType((INTERFACE,), "oifname : arp saddr ip", ADDRESS[4], family="arp")
 
 
 SETS: Mapping[str, SetType] = dict(_types())
@@ -126,18 +132,18 @@ _OUR_SETS = {kernel: name for name in SETS for kernel in kernel_sets(name)}
 def declarations(name: str) -> list[str]:
     """nft's commands that make a set; nothing happens where it is there already."""
     kind = SETS[name]
-    fields = tuple(field for field in kind.fields if name not in SOURCES or field is not PROTOCOL)
-    types = " . ".join(field.type for field in fields)
-    body = f"type {types}" if kind.value is None else f"type {types} : {kind.value.type}"
     flags = " flags interval;" if kind.interval else ""
     command = "add map" if kind.value is not None else "add set"
-    return [f"{command} {kind.family} {NFT_TABLE} {kernel} {{ {body};{flags} }}" for kernel in kernel_sets(name)]
+    return [
+        f"{command} {kind.family} {NFT_TABLE} {kernel} {{ typeof {kind.typeof};{flags} }}"
+        for kernel in kernel_sets(name)
+    ]
 
 
 def flow_text(fields: tuple[Field, ...], element: Element) -> str:
     """An element as nft writes it; ValueError tells which part does not fit."""
     if len(fields) != len(element):
-        raise ValueError(f"{len(element)} parts where {' . '.join(field.type for field in fields)} is expected")
+        raise ValueError(f"{len(element)} parts where {' . '.join(field.name for field in fields)} is expected")
     return " . ".join([field.write(part) for field, part in zip(fields, element, strict=True)])
 
 

@@ -4,12 +4,12 @@ import hashlib
 from collections.abc import Iterable, Iterator
 
 from ipvs_agent.nft.features import Feature
-from ipvs_agent.nft.hops import rule
+from ipvs_agent.nft.hops import rules
 from ipvs_agent.nft.ruleset import RULES
 from ipvs_agent.nft.sets import DERIVED, declarations, mss_chain
 from ipvs_agent.rows import NFT_TABLE, HopKey, HopRow, HopTarget, NftKey
 
-_OWNER = {name: feature for feature, rules in RULES.items() for name in rules.sets}
+_OWNER = {name: feature for feature, what in RULES.items() for name in what.sets}
 _OWNER |= dict.fromkeys(DERIVED, Feature.SECOND_HOP)
 FAMILIES = ("inet", "arp")
 
@@ -22,15 +22,15 @@ def needed(elements: Iterable[NftKey], hops: Iterable[HopKey]) -> frozenset[Feat
 
 def commands(feature: Feature) -> list[str]:
     """nft's commands that raise a feature in a table that may have others, whose sets they may share."""
-    rules = RULES[feature]
-    table = f"{rules.family} {NFT_TABLE}"
+    what = RULES[feature]
+    table = f"{what.family} {NFT_TABLE}"
     lines = [f"add table {table}"]
-    for name in rules.sets:
+    for name in what.sets:
         lines += declarations(name)
     lines += [
-        f"add chain {table} {chain.name}" + (f" {{ {chain.hook} }}" if chain.hook else "") for chain in rules.chains
+        f"add chain {table} {chain.name}" + (f" {{ {chain.hook} }}" if chain.hook else "") for chain in what.chains
     ]
-    lines += [f"add rule {table} {chain.name} {rule}" for chain in rules.chains for rule in chain.rules]
+    lines += [f"add rule {table} {chain.name} {rule}" for chain in what.chains for rule in chain.rules]
     return lines
 
 
@@ -50,7 +50,7 @@ def _everything() -> Iterator[str]:
     yield from mss_commands(1400)
     for targets in ((), two[:1], two):
         for sticky in (False, True):
-            yield rule(HopKey(4, "192.0.2.10", "tcp", 80), HopRow(targets, sticky))
+            yield from rules(HopKey(4, "192.0.2.10", "tcp", 80), HopRow(targets, sticky))
 
 
 VERSION = hashlib.blake2s("\n".join(_everything()).encode()).hexdigest()[:8]

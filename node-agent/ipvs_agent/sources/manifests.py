@@ -2,8 +2,9 @@
 cluster.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -18,7 +19,11 @@ from ipvs_planner.compile import compile_virtual_service
 from ipvs_planner.compiled import Compiled, Outcome
 from ipvs_planner.index import Key
 from ipvs_planner.node_spec import compile_node
+from ipvs_planner.reasons import Finding
 from ipvs_planner.snapshot import Snapshot
+
+NAMED_NODES = 10
+"""Nodes named, at the most, to somebody who gave the name of none."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,10 @@ class ManifestsSource:
         self.path, self.node, self._spec = path, node, spec
         self.snapshot = Snapshot(trusted=True)
         self.refusals: dict[Key, Compiled] = {}
-        """What was not accepted, or accepted with something to know; without plans."""
+        """What was not accepted, without plans."""
+        self.notes: dict[Key, tuple[Finding, ...]] = {}
+        """What there is to know of accepted ones; equal notes are one object."""
+        self._known_notes: dict[tuple[Finding, ...], tuple[Finding, ...]] = {}
         self._planned: set[Owner] = set(stored)
         keys = {owner: Key(*owner.split("/", 1)) for owner in stored}
         for owner, plan in stored.items():
@@ -82,7 +90,7 @@ class ManifestsSource:
             for key in sorted(affected):
                 affected.discard(key)
                 affected |= self._plan(key, plans)
-        errors = tuple(str(error) for error in changes.errors) + tuple(self._refused())
+        errors = (*(str(error) for error in changes.errors), *self._unknown_node(), *self._refused())
         return Update(plans, self._node_spec(complete=changes.complete), errors, changes.recheck)
 
     def _plan(self, key: Key, plans: dict[Owner, VirtualServicePlanSpec | None]) -> set[Key]:
@@ -90,8 +98,11 @@ class ManifestsSource:
         compiled = compile_virtual_service(self.snapshot, key)
         owner = owner_of(key)
         self.refusals.pop(key, None)
-        if compiled.refusals or compiled.notes:
+        self.notes.pop(key, None)
+        if compiled.refusals:
             self.refusals[key] = replace(compiled, plans=())
+        elif compiled.notes:
+            self.notes[key] = self._known_notes.setdefault(compiled.notes, compiled.notes)
         if compiled.outcome is Outcome.KEPT:
             return set()
         plan = merged(compiled.plans) if compiled.plans else None
@@ -104,6 +115,19 @@ class ManifestsSource:
         claims = compiled.claims if compiled.outcome is Outcome.PLANNED else NOTHING
         return self.snapshot.hold(key, claims)
 
+    def _unknown_node(self) -> Iterator[str]:
+        """Nothing is planned for a host that no Node stands for."""
+        known = sorted(self.snapshot.nodes.facts)
+        if self.node in known or not (known or self.snapshot.groups):
+            return
+        close = get_close_matches(self.node, known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        more = f" and {len(known) - NAMED_NODES} more" if len(known) > NAMED_NODES else ""
+        yield (
+            f"{self.path}: Node {self.node}: metadata.name: no Node of the name that --node gives is there, so nothing "
+            f"is planned for this host; found {', '.join(known[:NAMED_NODES]) or 'no Node at all'}{more}{hint}"
+        )
+
     def _refused(self) -> list[str]:
         return [
             f"VirtualService {owner_of(key)}: {finding.reason}: {finding.message}"
@@ -113,7 +137,7 @@ class ManifestsSource:
 
     def _node_spec(self, *, complete: bool) -> IPVSNodeSpec:
         """The node's own settings; while something cannot be read, no group that was known is forgotten."""
-        spec = compile_node(self.snapshot, self.node).spec
+        spec = compile_node(self.snapshot, self.node, self._spec).spec
         if not complete:
             known = {group.name for group in spec.groups}
             kept = tuple(group for group in self._spec.groups if group.name not in known)

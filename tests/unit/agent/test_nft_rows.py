@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipvs_agent.nft import fields, hops
@@ -78,6 +78,7 @@ def listed(field: Field, part: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", SETS)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_elements_come_back_from_a_listing(name: str, data: st.DataObject) -> None:
     kind = SETS[name]

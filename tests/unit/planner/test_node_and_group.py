@@ -155,6 +155,12 @@ def test_what_is_wrong_with_a_group_is_told_on_it() -> None:
     assert status(made, "nowhere") is None
 
 
+def test_connection_sync_is_not_passed_over_in_silence() -> None:
+    condition = accepted(snapshot(group(connectionSync={"enabled": True, "syncID": 1})), "edge")
+    assert (condition.status, "connectionSync" in condition.message) == ("True", True)
+    assert accepted(snapshot(), "edge").message == ""
+
+
 def test_more_directors_than_a_plan_can_name_are_told() -> None:
     many = [node(f"lb{number:03}", f"10.2.0.{number}", director=True) for number in range(1, 131)]
     made = snapshot(*many)

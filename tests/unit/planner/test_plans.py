@@ -1,13 +1,14 @@
 """What an accepted VirtualService becomes."""
 
+import msgspec
 import pytest
 
 from ipvs_api.labels import node_label
-from ipvs_api.plan import SLICE_SERVERS
-from ipvs_api.virtualservice import Persistence, Scheduler, SchedulerFlag
+from ipvs_api.plan import PLAN_SERVERS, SLICE_SERVERS
+from ipvs_api.virtualservice import Persistence, Scheduler, SchedulerFlag, VirtualService
 from ipvs_planner.compiled import Compiled, Outcome, accepted_condition
 
-from .worlds import BASE, WEB, compiled, group, node, notes, plan, reasons, roles, service
+from .worlds import BASE, WEB, compiled, group, node, notes, plan, reasons, roles, service, unchecked
 
 ROLES = [
     # real server, forwarding → role and node
@@ -297,6 +298,14 @@ def test_a_thousand_faults_fit_a_condition() -> None:
     message = accepted_condition(compiled(*BASE, many)).message
     assert len(message) < 5000
     assert message.splitlines()[-1].startswith("and ")
+
+
+def test_more_real_servers_than_a_plan_holds_are_refused() -> None:
+    addresses = [{"address": f"10.9.{index // 250}.{index % 250 + 1}"} for index in range(PLAN_SERVERS + 1)]
+    value = msgspec.to_builtins(service()) | {
+        "spec": msgspec.to_builtins(service().spec) | {"backends": {"static": addresses}}
+    }
+    assert reasons(compiled(*BASE, unchecked(VirtualService, value))) == {"TooManyServers"}
 
 
 def test_what_is_not_there_is_withdrawn() -> None:

@@ -138,6 +138,16 @@ def test_a_group_concerns_what_is_programmed_for_it_though_it_wants_another_now(
     assert names(snapshot.put(group(addresses=["192.0.2.0/29"]))) == {"a"}
 
 
+def test_letting_go_of_the_old_group_concerns_who_may_have_the_new_one_then() -> None:
+    snapshot = made(*BASE, CORE, node("lb3", "10.0.0.3", core="yes"), service("a"))
+    key = Key("shop", "a")
+    snapshot.hold(key, compile_virtual_service(snapshot, key).claims)
+    snapshot.put(service("a", group="core", vips=["198.51.100.1"]))
+    assert not compile_virtual_service(snapshot, key).plans
+    assert snapshot.hold(key, NOTHING) == {key}
+    assert compile_virtual_service(snapshot, key).plans
+
+
 def test_who_wins_an_address_concerns_those_who_share_real_servers_behind_another_gateway() -> None:
     def gateway(name: str, created: str, **spec: object) -> Declared:
         return service(name, created=f"2026-0{created}-01T00:00:00Z", nat={"returnPath": "Gateway"}, **spec)  # type: ignore[arg-type]
