@@ -116,7 +116,7 @@ class ServicesPass:
             log.warning("drift: %d services were gone; repairing", len(lost))
         for key in wanted:
             self._background.setdefault(key)
-        for key in self.owned:
+        for key in tuple(self.owned):
             if key in heads:
                 self._background.setdefault(key)
             elif wanted.get(key) is None:

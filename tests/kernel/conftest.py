@@ -8,6 +8,7 @@ def test_x(site: MakeSite) -> None:
 """
 
 import logging
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from ipaddress import ip_address, ip_network
@@ -226,6 +227,16 @@ class Site:
         """End agents (default: all) in order."""
         for name in names or tuple(self.agents):
             self.agents.pop(name).stop()
+
+
+def echoed(host: Host, vip: str, size: int) -> bool:
+    """Whether that many bytes, said to port 80 in segments as large as they get, come back as they went."""
+    data = bytes(range(251)) * (size // 251 + 1)
+    with host.inside():
+        sock = socket.create_connection((vip, 80), 20)
+    with sock, sock.makefile("rb") as answer:
+        sock.sendall(b"echo %d\n" % size + data[:size])
+        return answer.read(size) == data[:size]
 
 
 class MakeSite:

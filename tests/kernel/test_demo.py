@@ -42,7 +42,7 @@ def test_demo_tells_its_story_to_the_end() -> None:
     assert text.count("30 of 30 streams go on") == 2
     assert re.search(r"rs1 █+ 50 rs2 █+ 25 rs3 █+ 25", text)
     assert "rs3 has weight 0: it drains" in text
-    assert re.search(r"the downloads .* arrived whole .* 120,000 bytes, each checked", text)
+    assert re.search(r"the downloads .* arrived whole .* 160,000 bytes, each checked", text)
     assert re.search(r"rs3 left IPVS \d+\.\d s after", text)
     assert "no agent runs any more: 100 of 100 requests are answered" in text
     assert "nothing is left" in text

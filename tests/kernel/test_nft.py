@@ -324,6 +324,19 @@ fi"""
     assert (state.hops, state.features) == (HOPS, frozenset(Feature) - {Feature.GUARD})
 
 
+def test_damage_that_cannot_be_mended_is_told(
+    host: Host, table: NftTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(host, table, ELEMENTS, HOPS)
+    host.run("nft", "flush", "chain", "inet", "ipvs-operator", "guard")
+    with monkeypatch.context() as failing:
+        nft_that('case $input in *"delete table"*) echo "netlink: Error: odd" >&2; exit 1;; esac', tmp_path, failing)
+        assert host.call(table.write) == []
+        assert "not mended: nftables: odd" in host.call(table.read).damage
+    assert host.call(table.write) == []
+    assert host.call(table.read).damage == ""
+
+
 def test_an_nft_that_hangs_is_given_up_and_its_work_looked_at_again(
     host: Host, table: NftTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ transfers, strangers kept out."""
 import socket
 
 import pytest
-from tests.kernel.conftest import MakeSite, Site, virtual_service
+from tests.kernel.conftest import MakeSite, Site, echoed, virtual_service
 
 from ipvs_lab.net import Capture, Host, clients, serve
 from ipvs_lab.topologies import far
@@ -32,16 +32,6 @@ def announced_mss(capture: Capture, family: int) -> set[int]:
     options = [frame.raw[14 + IP_HEADER[family] + 20 :] for frame in capture.frames]
     assert all(option[:2] == b"\x02\x04" for option in options)
     return {int.from_bytes(option[2:4]) for option in options}
-
-
-def echoed(host: Host, vip: str, size: int) -> bool:
-    """Whether that many bytes come back as they went."""
-    data = bytes(range(251)) * (size // 251 + 1)
-    with host.inside():
-        sock = socket.create_connection((vip, 80), 20)
-    with sock, sock.makefile("rb") as answer:
-        sock.sendall(b"echo %d\n" % size + data[:size])
-        return answer.read(size) == data[:size]
 
 
 @pytest.mark.parametrize("family", [4, 6], ids=["IPv4", "IPv6"])

@@ -25,7 +25,7 @@ from ipvs_lab.topologies import one
 FILE = "web.yaml"
 VIP, PORT = "192.0.2.10", 80
 STREAMS, REQUESTS = 30, 100
-DOWNLOADS, DOWNLOAD_SIZE = 4, 30_000  # bytes, at 10 kB a second
+DOWNLOADS, DOWNLOAD_SIZE = 4, 40_000  # bytes, at 10 kB a second
 FLAG = {"NAT": "-m", "DR": "-g", "TUN": "-i"}  # ipvsadm's
 WAY = {
     "NAT": "The director rewrites the destination; answers come back through it.",

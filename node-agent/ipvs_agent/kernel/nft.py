@@ -36,6 +36,7 @@ class NftTable:
         self._stamps: dict[str, tuple[str, ...]] = {}
         self._damage = ""
         self._outdated = False
+        self._not_mended = ""
         self._generation: int | None = None
         self._commits = 0
 
@@ -60,7 +61,7 @@ class NftTable:
             self._mirror.features,
             MappingProxyType(self._mirror.elements),
             MappingProxyType(self._mirror.hops),
-            self._damage,
+            "; ".join(words for words in (self._damage, self._not_mended) if words),
             self._outdated,
         )
 
@@ -76,7 +77,7 @@ class NftTable:
                 break
         found = listing.read(texts)
         self._mirror, self._stamps, self._families = found.mirror, found.stamps, frozenset(texts)
-        self._damage, self._outdated = found.damage, found.outdated
+        self._damage, self._outdated, self._not_mended = found.damage, found.outdated, ""
         if lost := self._raised - found.mirror.features:
             names = ", ".join(sorted(feature.value for feature in lost))
             self._damage = self._damage or f"the rules of table {NFT_TABLE} for {names} were removed by somebody else"
@@ -162,7 +163,7 @@ class NftTable:
         self._mirror.features = features
         self._raised |= features
         self._families = frozenset(RULES[feature].family for feature in features)
-        self._damage, self._outdated = "", False
+        self._damage, self._outdated, self._not_mended = "", False, ""
         if static:
             with suppress(NftError):
                 self._stamp()
@@ -185,6 +186,7 @@ class NftTable:
         """The culprits' outcomes, or everybody's when nothing can be tried any more (``waiting`` None)."""
         blamed = errors.culprits(transaction, stderr)
         if self._damage or self._outdated:
+            self._not_mended = f"not mended: {errors.summary(stderr, code)}"
             for owner in blamed:  # what stood before, and the kernel refuses now
                 self._mirror.forget(owner)
                 self._raised -= {owner}

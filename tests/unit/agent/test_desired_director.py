@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from tests.unit.agent.plans import DIP, VIP, context, hosts, plan
 
 from ipvs_agent.desired.share import Severity, Share
 from ipvs_agent.desired.whole import desired
@@ -13,9 +14,16 @@ from ipvs_agent.rows import VIP_LINK, AddressKey, NftKey, RouteKey, RuleKey, Sys
 from ipvs_agent.services import Destination, destinations_of, pack_key, unpack_destination, unpack_head
 from ipvs_api.node import NodeGroup
 from ipvs_api.plan import PlanAddress, PlanBackend, PlanDirector, PlanPort, PlanServer, ServerRole
-from ipvs_api.virtualservice import Forwarding, Persistence, Protocol, ReturnPath, Scheduler, SchedulerFlag, TunnelSpec
-from ipvs_api.virtualservice import TunnelType
-from tests.unit.agent.plans import DIP, VIP, context, hosts, plan
+from ipvs_api.virtualservice import (
+    Forwarding,
+    Persistence,
+    Protocol,
+    ReturnPath,
+    Scheduler,
+    SchedulerFlag,
+    TunnelSpec,
+    TunnelType,
+)
 
 FLOW = (VIP, "tcp", 80)
 WEB = pack_key("TCP", VIP, 80)
@@ -116,7 +124,9 @@ def local_and_remote() -> tuple[PlanBackend, ...]:
     def node(name: str, own: str, *pods: str) -> PlanBackend:
         return PlanBackend(ServerRole.SECOND_HOP, tuple(PlanServer(pod, (8080,)) for pod in pods), name, (own,))
 
-    return node("lb1", DIP, "10.244.1.1", "10.244.1.2"), node("n2", "192.0.2.22", "10.244.2.1", "10.244.2.2", "10.244.2.3")
+    return node("lb1", DIP, "10.244.1.1", "10.244.1.2"), node(
+        "n2", "192.0.2.22", "10.244.2.1", "10.244.2.2", "10.244.2.3"
+    )
 
 
 def test_behind_a_second_hop_the_node_is_the_destination_and_its_own_servers_are_nat() -> None:
@@ -130,7 +140,9 @@ def test_behind_a_second_hop_the_node_is_the_destination_and_its_own_servers_are
 
 def test_thresholds_of_a_node_are_its_servers_together() -> None:
     (_, remote) = local_and_remote()
-    limited = replace(remote, servers=tuple(replace(s, max_connections=10, resume_connections=5) for s in remote.servers))
+    limited = replace(
+        remote, servers=tuple(replace(s, max_connections=10, resume_connections=5) for s in remote.servers)
+    )
     (there,) = servers(share_of(forwarding=Forwarding.DR, backends=(limited,)))
     assert (there.upper, there.lower) == (30, 15)
     mixed = replace(limited, servers=(replace(limited.servers[0], max_connections=0), *limited.servers[1:]))

@@ -1,12 +1,12 @@
 """A VIP with a prefix shorter than the address, by somebody's hand: found on whatever link, told with the remedy."""
 
 import pytest
+from tests.unit.agent.plans import DIP, VIP, context, plan, real_server
 
 from ipvs_agent.desired.share import Context, Finding, Reason
 from ipvs_agent.desired.whole import desired
 from ipvs_agent.facts import Interface, InterfaceAddress
 from ipvs_api.virtualservice import Forwarding
-from tests.unit.agent.plans import DIP, VIP, context, plan, real_server
 
 
 def having(where: Context, *addresses: InterfaceAddress, loopback: bool = True) -> Context:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from tests.unit.agent.plans import DIP, DIRECTOR_MAC, VIP, plan, real_server
+
 from ipvs_agent.desired.share import Context, Share
 from ipvs_agent.desired.whole import desired
 from ipvs_agent.facts import Neighbour, Route, Routes
@@ -21,7 +23,6 @@ from ipvs_agent.rows import (
 )
 from ipvs_api.plan import PlanBackend, PlanDirector, PlanServer, ServerRole
 from ipvs_api.virtualservice import Forwarding, Persistence, ReturnPath, TunnelSpec, TunnelType
-from tests.unit.agent.plans import DIP, DIRECTOR_MAC, VIP, plan, real_server
 
 PODS = (PlanServer("10.244.1.1", (8080,), 2), PlanServer("10.244.1.2", (8080,)), PlanServer("10.244.1.3", (8080,), 0))
 BEHIND = (PlanBackend(ServerRole.SECOND_HOP, PODS, "rs1", ("192.0.2.21",)),)

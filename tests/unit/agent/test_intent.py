@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from tests.unit.agent.plans import VIP, context, hosts, plan, real_server
 
 from ipvs_agent.intent import Intent
 from ipvs_agent.rows import VIP_LINK, AddressKey, NftKey, RouteKey
@@ -11,7 +12,6 @@ from ipvs_agent.services import HEAD_SIZE, pack_key
 from ipvs_agent.store import Store
 from ipvs_api.plan import PlanAddress, PlanPort
 from ipvs_api.virtualservice import Forwarding, Protocol
-from tests.unit.agent.plans import VIP, context, hosts, plan, real_server
 
 WEB = pack_key("TCP", VIP, 80)
 ON_LAN = AddressKey("eth0", VIP)

@@ -47,7 +47,9 @@ SHARES = st.dictionaries(PATHS, st.integers(0, 3))
 
 
 @given(st.lists(st.tuples(OWNERS, st.none() | SHARES), max_size=30))
-def test_the_union_is_what_a_ledger_made_from_scratch_would_hold(steps: list[tuple[str, dict[str, int] | None]]) -> None:
+def test_the_union_is_what_a_ledger_made_from_scratch_would_hold(
+    steps: list[tuple[str, dict[str, int] | None]],
+) -> None:
     ledger, last = Ledger(), {}
     for owner, share in steps:
         before = ledger.tables["sysctls"].rows()

@@ -1,5 +1,6 @@
 """Elements and second hops as nft's text and back from nft's JSON."""
 
+import re
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
@@ -165,3 +166,21 @@ def test_prefixes_overlap_only_within_one_service() -> None:
     one, other = (NftKey("sources4", ("192.0.2.1", "tcp", port, "10.0.0.0/8")) for port in (80, 81))
     assert group_of(one) != group_of(other)
     assert group_of(NftKey("open4", ("192.0.2.1", "tcp", 80))) is None
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.integers(1, 3))
+def test_every_round_of_a_hop_is_exact(weights: list[int], rounds: int) -> None:
+    """By nft's semantics: rules in order, each with a counter of its own that moves when the rule is reached."""
+    targets = tuple(HopTarget(f"10.0.0.{number}", 80, weight) for number, weight in enumerate(weights, 1))
+    found = hops.rules(HopKey(4, "192.0.2.1", "tcp", 80), HopRow(targets))[1:]
+    counters, hits = [0] * len(found), dict.fromkeys((target.address for target in targets), 0)
+    for _ in range(rounds * sum(weights)):
+        for number, rule in enumerate(found):
+            match = re.match(r"numgen inc mod (\d+) < (\d+) ", rule)
+            if match:
+                value, counters[number] = counters[number], (counters[number] + 1) % int(match[1])
+                if value >= int(match[2]):
+                    continue
+            hits[rule.split(" to ")[1].split(":")[0]] += 1
+            break
+    assert hits == {target.address: target.weight * rounds for target in targets}

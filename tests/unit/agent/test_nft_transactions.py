@@ -126,7 +126,7 @@ def listed(table: Table) -> list[dict[str, Any]]:
     ]
     for name, (declared, values) in table.sets.items():
         key_type, _, value_type = declared.partition(";")[0].partition(" : ")
-        types = key_type.removeprefix("type ").split(" . ")
+        types = key_type.removeprefix("typeof ").split(" . ")
         elements = [listed_element(types, key, value) for key, value in values.items()]
         body: dict[str, Any] = {"name": name, "type": types, "handle": 2} | ({"elem": elements} if elements else {})
         found.append({"map": body | {"map": value_type}} if value_type else {"set": body})
@@ -146,9 +146,9 @@ def listed_element(types: list[str], key: str, value: str) -> Any:
 
 
 def listed_part(kind: str, part: str) -> Any:
-    if kind == "inet_proto":
+    if kind == "meta l4proto":
         return PROTOCOLS[part]
-    if kind == "inet_service":
+    if kind.endswith("dport"):
         return int(part)
     if "/" in part:
         address, length = part.split("/")
@@ -157,28 +157,23 @@ def listed_part(kind: str, part: str) -> Any:
 
 
 def listed_rule(chain: str, rule: str) -> dict[str, Any]:
-    comment = {"comment": "sticky"} if rule.endswith('comment "sticky"') else {}
     if rule == "counter":
         return {"expr": [{"counter": None}]}
-    if chain.startswith("mss-") and rule.startswith("tcp option"):
+    if chain.startswith("mss-"):
         return {"expr": [{"mangle": {"key": "tcp option", "value": int(rule.split()[-1])}}]}
     if not chain.startswith("hop-"):
         return {"expr": [{"other": rule}]}
-    if rule.partition(" ")[2].partition(" comment")[0].endswith("drop"):
-        return {"expr": [{"match": {}}, {"drop": None}], **comment}
-    one = re.search(r"dnat (?:ip to ([\d.]+)|ip6 to \[([\da-f:]+)\]):(\d+)", rule)
-    if one:
-        return {"expr": [{"match": {}}, {"dnat": {"addr": one[1] or one[2], "port": int(one[3])}}], **comment}
-    many = re.search(r" map \{ (.*) \}", rule)
-    assert many, rule
-    data = []
-    for slot in many[1].split(", "):
-        place, _, target = slot.partition(" : ")
-        first, _, last = place.partition("-")
-        at: Any = {"range": [int(first), int(last)]} if last else int(first)
-        host, target_port = target.split(" . ")
-        data.append([at, {"concat": [host, int(target_port)]}])
-    return {"expr": [{"match": {}}, {"dnat": {"addr": {"map": {"key": {}, "data": {"set": data}}}}}], **comment}
+    rule, _, comment = rule.partition(' comment "')
+    commented = {"comment": comment.rstrip('"')} if comment else {}
+    if rule == "drop":
+        return {"expr": [{"drop": None}], **commented}
+    if rule.startswith("ct mark set"):
+        return {"expr": [{"mangle": rule}]}
+    place = re.search(r"dnat (?:ip to ([\d.]+)|ip6 to \[([\da-f:]+)\]):(\d+)$", rule)
+    assert place, rule
+    choice = [{"match": rule.partition(" meta l4proto")[0]}] if rule.startswith(("numgen", "jhash")) else []
+    dnat = {"dnat": {"addr": place[1] or place[2], "port": int(place[3])}}
+    return {"expr": [*choice, {"match": "meta l4proto"}, dnat], **commented}
 
 
 VIPS = {4: ["192.0.2.10", "192.0.2.11"], 6: ["2001:db8::10"]}
@@ -364,8 +359,8 @@ def test_every_line_that_can_fail_knows_whose_it_is() -> None:
 
 def test_the_model_refuses_what_the_kernel_refuses() -> None:
     nft = Nft()
-    nft.run("add table inet x\nadd set inet x s { type ipv4_addr; flags interval; }")
-    nft.run("add map inet x m { type ifname : verdict; }")
+    nft.run("add table inet x\nadd set inet x s { typeof ip saddr; flags interval; }")
+    nft.run("add map inet x m { typeof iifname : verdict; }")
     nft.run("add element inet x s {\n10.0.0.0/8,\n}")
     for refused in (
         "add element inet x s {\n10.1.0.0/16,\n}",

@@ -1,9 +1,10 @@
 """Numbers of return paths: they never move, there are seven, and idle ones are given again."""
 
+from tests.unit.agent.plans import DIP, plan
+
 from ipvs_agent.paths import allocate, found, gateways_of
 from ipvs_agent.rows import RouteKey, RouteRow
 from ipvs_api.virtualservice import Forwarding, ReturnPath
-from tests.unit.agent.plans import DIP, plan
 
 
 def four(*last: int) -> set[tuple[int, str]]:

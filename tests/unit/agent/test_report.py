@@ -1,11 +1,12 @@
 """The node's report: exceptions only, bounded, in words, with conditions that move only when their status does."""
 
+from tests.unit.agent.plans import host
+
 from ipvs_agent.desired.share import Finding, Reason, Severity
 from ipvs_agent.report import Standing, report
 from ipvs_agent.troubles import Trouble
 from ipvs_api.meta import Condition, ConditionStatus
 from ipvs_api.node import REPORT_EXCEPTIONS, IPVSNodeStatus
-from tests.unit.agent.plans import host
 
 EARLIER, NOW = "2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z"
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.agent.plans import plan
 
 from ipvs_agent.drain import Draining
 from ipvs_agent.linger import Lingering
@@ -26,7 +27,6 @@ from ipvs_agent.rows import (
     SysctlRow,
 )
 from ipvs_agent.store import FoundSysctl, Store, StoreError, decode_state, encode_state
-from tests.unit.agent.plans import plan
 
 NAMES = st.text("abcdef0123456789.", min_size=1, max_size=8)
 NUMBERS = st.integers(0, 65535)
@@ -39,7 +39,9 @@ STATES = st.builds(
     ),
     hops=st.dictionaries(
         st.builds(HopKey, st.sampled_from([4, 6]), NAMES, NAMES, NUMBERS),
-        st.builds(HopRow, st.lists(st.builds(HopTarget, NAMES, NUMBERS, NUMBERS), max_size=2).map(tuple), st.booleans()),
+        st.builds(
+            HopRow, st.lists(st.builds(HopTarget, NAMES, NUMBERS, NUMBERS), max_size=2).map(tuple), st.booleans()
+        ),
         max_size=2,
     ),
     ipvs=st.dictionaries(st.binary(max_size=20), st.binary(max_size=40), max_size=3),
