@@ -17,6 +17,7 @@ from ipvs_agent.kernel.nft_program import NftError
 from ipvs_agent.kernel.sysctls import satisfies
 from ipvs_agent.kernel.whole import Kernel
 from ipvs_agent.ledger import Owner
+from ipvs_agent.nft.state import NftState
 from ipvs_agent.preview import Preview
 from ipvs_agent.rows import TIMEOUTS, AddressKey, HopKey, NftKey, SysctlRow
 from ipvs_agent.services_pass import ServicesPass
@@ -34,8 +35,8 @@ PLACING_PERIOD = 1.0
 NFT_UNUSABLE = NftKey("", ())
 """Stands for nftables as a whole where it cannot be used."""
 
-DIRECTORS_GROUND = ("links", "elements", "hops", "ipvs")
-"""What must stand before a VIP: silence or guard, its link, its services."""
+DIRECTORS_GROUND = ("links", "elements", "hops")
+"""What must stand before a VIP: silence or guard, its link; besides at least one of its services."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Converger:
         self._probing: set[AddressKey] = set()
         self._vacant: set[AddressKey] = set()
         self.held: set[AddressKey] = set()
-        self._mirror: dict[str, dict[Any, Any]] = {name: {} for name in (*SMALL, *NFT)}
+        self._small: dict[str, dict[Any, Any]] = {name: {} for name in SMALL}
+        self._nft = NftState()
         self._stale: set[str] = set()
         self._dirty: dict[str, set[Any]] = {name: set() for name in (*SMALL, *NFT)}
         self._expected: dict[str, set[Any]] = {name: set() for name in (*SMALL, *NFT)}
@@ -80,11 +82,11 @@ class Converger:
 
     def mark_stale(self, tables: Iterable[str]) -> None:
         """The kernel told that these tables changed (or lost count): compare them whole."""
-        self._stale.update("elements" if name == "hops" else name for name in tables if name in self._mirror)
+        self._stale.update("elements" if name == "hops" else name for name in tables if name in self._dirty)
 
     def audit(self) -> None:
         """Compare everything: what no notification tells (IPVS) or a lost one would have."""
-        self.mark_stale(self._mirror)
+        self.mark_stale((*SMALL, *NFT))
         self.services.audit()
 
     def outstanding(self) -> Iterator[Owner]:
@@ -150,12 +152,13 @@ class Converger:
         """Read the stale tables again, and look at whatever differs."""
         stale, self._stale = self._stale, set()
         for name in stale & set(SMALL):
-            self._mirror[name] = self._read(name)
+            self._small[name] = self._read(name)
             self._compare(name)
         if stale & set(NFT):
             self._refresh_nft()
 
-    def _refresh_nft(self) -> None:
+    def _read_nft(self) -> NftState | None:
+        """None, and a trouble of everybody who needs it, where nftables cannot be used on this host."""
         where = ("elements", NFT_UNUSABLE)
         try:
             state = self.kernel.nft.read()
@@ -164,8 +167,15 @@ class Converger:
             owners = tuple(sorted({owner for key in wanted for owner in self.intent.owner_of("elements", key)}))
             if self.troubles.add(where, owners, Reason.KERNEL_REFUSED, str(error), self.clock()):
                 log.error("%s", error)
-            return
+            return None
         self.troubles.clear(where)
+        self._nft = state
+        return state
+
+    def _refresh_nft(self) -> None:
+        state = self._read_nft()
+        if state is None:
+            return
         damage = state.damage
         if damage:
             log.warning("drift: our nftables tables: %s; mended", damage)
@@ -173,8 +183,7 @@ class Converger:
             log.info("our nftables tables are another version's; replaced")
         if damage or state.outdated:
             self.kernel.nft.write()
-            state = self.kernel.nft.read()
-        self._mirror["elements"], self._mirror["hops"] = dict(state.elements), dict(state.hops)
+            self._read_nft()
         for name in NFT:
             self._compare(name)
             if damage:
@@ -183,13 +192,19 @@ class Converger:
     def _read(self, name: str) -> dict[Any, Any]:
         if name == "sysctls":
             return dict(self.kernel.sysctls.read(self.intent.wanted("sysctls").keys() | self._found.keys()))
-        if name == "fou":
-            ours = self.store.fou_ports()
-            return {key: row for key, row in self.kernel.fou.read().items() if key in ours}
+        if name == "fou":  # somebody else's port is as good, where it is wanted, and never taken away
+            right = self.store.fou_ports() | self.intent.wanted("fou").keys()
+            return {key: row for key, row in self.kernel.fou.read().items() if key in right}
         return dict(self.kernel.table(name).read())
 
+    def _found_rows(self, name: str) -> Mapping[Any, Any]:
+        """What the kernel had when it was last read; of nftables, what its table keeps in step with every write."""
+        if name in self._small:
+            return self._small[name]
+        return self._nft.elements if name == "elements" else self._nft.hops
+
     def _compare(self, name: str) -> None:
-        mirror = self._mirror[name]
+        mirror = self._found_rows(name)
         wanted = self.intent.ledger.tables[name]
         for key in mirror.keys() | set(wanted):
             if not self._is_right(name, key):
@@ -203,7 +218,7 @@ class Converger:
         return row
 
     def _is_right(self, name: str, key: Any) -> bool:
-        wanted, found = self._wanted(name, key), self._mirror[name].get(key)
+        wanted, found = self._wanted(name, key), self._found_rows(name).get(key)
         if name == "sysctls" and wanted is not None and found is not None:
             return satisfies(wanted, found.value)
         return bool(wanted == found)
@@ -212,13 +227,15 @@ class Converger:
 
     def _changes(self, name: str, *, ups: bool) -> list[Change[Any, Any]]:
         """Dirty rows of one direction that really differ; the others are done with."""
-        ledger, mirror, now = self.intent.ledger.tables[name], self._mirror[name], self.clock()
+        ledger, mirror, now = self.intent.ledger.tables[name], self._found_rows(name), self.clock()
         kept = self._found if name == "sysctls" else ()
         dirty = {key for key in self._dirty[name] if (key in ledger or key in kept) is ups}
         if name == "sysctls" and (unread := dirty - mirror.keys()):
-            mirror.update(self.kernel.sysctls.read(unread))
+            self._small[name].update(self.kernel.sysctls.read(unread))
         wanted = {key: row for key in dirty if (row := self._wanted(name, key)) is not None}
         found = {key: mirror[key] for key in dirty if key in mirror}
+        if name == "fou" and not ups:
+            found = {key: row for key, row in found.items() if key in self.store.fou_ports()}
         if name == "sysctls":  # a value that satisfies what is wanted counts as that
             found |= {key: wanted[key] for key in wanted.keys() & found.keys() if self._is_right(name, key)}
         differing = diff(wanted, found, dirty)
@@ -274,9 +291,10 @@ class Converger:
         told = {outcome.key: outcome for outcome in outcomes}
         for change in changes:
             key = change.key
-            self._mirror[name].pop(key, None)
-            if key in back:
-                self._mirror[name][key] = back[key]
+            if name in self._small:
+                self._small[name].pop(key, None)
+                if key in back:
+                    self._small[name][key] = back[key]
             outcome = told.get(key)
             if self._is_right(name, key):
                 self._settled(name, key)
@@ -320,12 +338,12 @@ class Converger:
 
     def _after_links(self, names: set[str]) -> None:
         """A link that was made (anew) has neither the switches nor the addresses of the one before."""
-        switches = self._mirror["sysctls"]
+        switches = self._small["sysctls"]
         for path in [path for path in switches if not names.isdisjoint(path.split("/"))]:
             del switches[path]
             self._dirty["sysctls"].add(path)
             self._expected["sysctls"].add(path)
-        self._mirror["addresses"] = self._read("addresses")
+        self._small["addresses"] = self._read("addresses")
         self._compare("addresses")
         self._expected["addresses"] |= {key for key in self._dirty["addresses"] if key.interface in names}
 
@@ -338,7 +356,7 @@ class Converger:
         for change in changes:
             key = change.key
             owners = self.intent.owner_of("addresses", key)
-            if owners and all(owner in blocked for owner in owners):
+            if (owners and all(owner in blocked for owner in owners)) or self.services.is_without(key.address):
                 self._dirty["addresses"].discard(key)
                 self._trouble("addresses", key, Reason.KERNEL_REFUSED, "waits for what must stand before it")
             elif self.services.unready(key.address):
@@ -353,7 +371,7 @@ class Converger:
     def _after_addresses(self, changes: list[Change[AddressKey, Any]], *, ups: bool) -> None:
         for change in changes:
             key = change.key
-            if ups and key in self._mirror["addresses"]:
+            if ups and key in self._small["addresses"]:
                 self._vacant.discard(key)
                 if not key.is_silent:
                     self.held.add(key)
@@ -391,7 +409,9 @@ class Converger:
         self._tell_drift("elements", elements)
         self._tell_drift("hops", hops)
         outcomes = self.kernel.nft.write(elements, hops)
-        state = self.kernel.nft.read()
+        state = self._read_nft()
+        if state is None:
+            return
         self._take_back("elements", elements, [o for o in outcomes if isinstance(o.key, NftKey)], state.elements)
         self._take_back("hops", hops, [o for o in outcomes if isinstance(o.key, HopKey)], state.hops)
 
@@ -400,7 +420,9 @@ def _values(change: Change[Any, Any]) -> str:
     """Found and wanted values, in words."""
 
     def words(row: Any) -> str:
-        return str(row.value) if isinstance(row, SysctlRow) else " ".join(str(part) for part in row or () if part)
+        if isinstance(row, SysctlRow):
+            return str(row.value)
+        return " ".join(str(part) for part in row or () if part and part is not True)
 
     return f"{words(change.old)} → {words(change.new)}" if change.old is not None else words(change.new)
 

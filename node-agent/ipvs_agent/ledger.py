@@ -140,9 +140,13 @@ class Ledger:
     def put(self, owner: Owner, share: KernelState | None) -> dict[str, set[Any]]:
         """Replace ``owner``'s share (None: it wants nothing). Returns the keys, by table, whose merged row changed."""
         before = self._shares.pop(owner, None)
-        if share is not None and not share.is_empty():
-            self._shares[owner] = share.compact()
         dirty: dict[str, set[Any]] = {}
+        if share is not None and share.is_empty():
+            share = None
+        if share is not None:
+            self._shares[owner] = share.compact()
+        elif before is None:
+            return dirty
         for name, table in self.tables.items():
             old: Mapping[Any, Any] = getattr(before, name) if before is not None else {}
             new: Mapping[Any, Any] = getattr(share, name) if share is not None else {}

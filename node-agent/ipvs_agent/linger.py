@@ -48,6 +48,8 @@ def leave_behind(
 ) -> list[Lingering]:
     """What lingers when ``owner``'s share turns from ``old`` to ``new``, each (director, server)."""
     (old_director, old_server), (new_director, new_server) = old, new
+    if old_director.is_empty() and old_server.is_empty():
+        return []
     wanted = combine(new_director, new_server)
     gone = frozenset(old_director.ipvs.keys() - new_director.ipvs.keys())
     found = []

@@ -40,6 +40,9 @@ SLICE_SECONDS = 0.1
 """... and a step stops between chunks after this time, since re-adding flushed destinations is slow (``ip_vs_ctl.c``,
 the destination trash)."""
 
+PROGRESS_SECONDS = 5.0
+"""Between two lines of the log about a repair that goes on."""
+
 
 def name_service(key: ServiceKey) -> str:
     """``tcp 192.0.2.1:80``, ``udp [2001:db8::1]:53``."""
@@ -72,7 +75,9 @@ class ServicesPass:
         self._table, self._store, self._intent, self._troubles, self._clock = table, store, intent, troubles, clock
         self.owned = store.services()
         self.foreign: dict[ServiceKey, str] = {}
-        self.repairing = 0
+        self._lost: set[ServiceKey] = set()
+        self._repaired = 0
+        self._progress_told = 0.0
         self._drains: dict[ServiceKey, dict[bytes, Draining]] = {}
         for (service, name), draining in store.drains().items():
             self._drains.setdefault(service, {})[name] = draining
@@ -87,6 +92,11 @@ class ServicesPass:
     @property
     def more(self) -> bool:
         return bool(self._urgent or self._background)
+
+    @property
+    def repairing(self) -> int:
+        """Services that somebody took away and that are not written again yet."""
+        return len(self._lost)
 
     @property
     def waiting(self) -> int:
@@ -111,9 +121,11 @@ class ServicesPass:
             self._background[key] = None
             if not self._audited:
                 self._unready[key[4:]].add(key)
-        if self._audited and (lost := [key for key in missing if key in self.owned]):
-            self.repairing = len(lost)
-            log.warning("drift: %d services were gone; repairing", len(lost))
+        lost = {key for key in missing if key in self.owned} if self._audited else set()
+        if fresh := len(lost - self._lost):
+            log.warning("drift: %d services were gone; repairing", fresh)
+            self._repaired = len(lost) if not self._lost else self._repaired + fresh
+        self._lost = lost
         for key in wanted:
             self._background.setdefault(key)
         for key in tuple(self.owned):
@@ -139,6 +151,13 @@ class ServicesPass:
         for keys in self._unready.values():
             yield from keys
 
+    def is_without(self, address: str) -> bool:
+        """True where not one of the services wanted of this VIP is in the kernel as ours."""
+        packed = pack_address(address)[1]
+        refused = {key for (table, key), _ in self._troubles if table == "ipvs" and key[4:] == packed}
+        wanted = self._intent.ledger.tables["ipvs"]
+        return bool(refused) and not any(key[4:] == packed and key not in refused for key in wanted)
+
     def next_due(self) -> float | None:
         """When a draining destination wants a look."""
         return min(self._looked.values()) + INTERVAL if self._looked else None
@@ -158,12 +177,16 @@ class ServicesPass:
                 break
             seen.update(keys)
             drained |= self._chunk(keys)
-        if self.repairing and not self._background:
-            log.warning("repair: done, %d services are back", self.repairing)
-            self.repairing = 0
-        elif self.repairing:
-            log.info("repair: %d services still to look at", len(self._background))
+        self._tell_progress(now)
         return drained
+
+    def _tell_progress(self, now: float) -> None:
+        if self._repaired and not self._lost:
+            log.warning("repair: done, %d services are back", self._repaired)
+            self._repaired = 0
+        elif self._lost and now - self._progress_told >= PROGRESS_SECONDS:
+            self._progress_told = now
+            log.info("repair: %d of %d services still to write", len(self._lost), self._repaired)
 
     def _next(self, seen: set[ServiceKey]) -> list[ServiceKey]:
         """The next chunk; services that are to be deleted wait for ``remove``."""
@@ -320,6 +343,7 @@ class ServicesPass:
         self._urgent.pop(key, None)
         self._background.pop(key, None)
         self._expected.discard(key)
+        self._lost.discard(key)
         waiting = self._unready.get(key[4:])
         if waiting is not None:
             waiting.discard(key)
@@ -345,10 +369,11 @@ class ServicesPass:
             log.warning("%s", message)
 
     def _tell_drift(self, changes: list[Change[ServiceKey, ServiceRow]]) -> None:
-        if not self._audited or self.repairing:
+        if not self._audited:
             return
         for change in changes:
-            if change.key in self._expected or ("ipvs", change.key) in dict(self._troubles):
+            known = change.key in self._expected or change.key in self._lost
+            if known or ("ipvs", change.key) in dict(self._troubles):
                 continue
             if change.old is None:
                 if change.key in self.owned:

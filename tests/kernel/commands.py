@@ -1,4 +1,4 @@
-"""``ipvs-agent``'s commands as a person at a host's prompt sees them, and what the host's dumps say of others' things."""
+"""``ipvs-agent``'s commands as a person at a host sees them, and what dumps say of others' things."""
 
 import contextlib
 import re
@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.kernel.conftest import Site, run_agent
+
 from ipvs_lab.net import Host, await_condition
 from ipvs_lab.net.dumps import Dump
-from tests.kernel.conftest import Site, run_agent
 
 STATE = Path("/var/lib/ipvs-operator")
 

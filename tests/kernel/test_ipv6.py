@@ -104,3 +104,16 @@ def test_a_default_route_learnt_by_router_advertisement_stays_when_ipv6_nat_star
     advertise(lvs["router"], "eth1")
     await_condition(lambda: learnt(director) == [router], what="advertisements still being listened to")
     assert clients(lvs["client"], 3, VIP[6], 80).answers == {"rs1": 1, "rs2": 1, "rs3": 1}
+
+
+def test_persistence_takes_an_ipv6_network_for_one_client(site: MakeSite) -> None:
+    lvs = site(one(), nodes=SERVERS)
+    more = "".join(f"addr add 2001:db8:1::{last}/64 dev eth0 nodad\n" for last in range(20, 30))
+    lvs["client"].run("ip", "-batch", "-", stdin=more)
+    rips = lvs.servers(*SERVERS, family=6)
+    lvs.put(virtual_service("web", VIP[6], 80, rips, forwarding="DR", persistence={"ipv6PrefixLength": 64}))
+    lvs.start()
+    serve(servers(lvs), 80)
+    assert f"-A -t [{VIP[6]}]:80 -s rr -p 300 -M 64" in lvs["director"].ipvs()
+    told = clients(lvs["client"], 10, VIP[6], 80, sources=[f"2001:db8:1::{last}" for last in range(20, 30)])
+    assert list(told.answers.values()) == [10], str(told)

@@ -157,6 +157,10 @@ DAMAGES = {
     "the stamp removed": "delete chain inet ipvs-operator STAMP",
     "a hop's rule removed": "flush chain inet ipvs-operator hop-tcp-192.0.2.10-80",
     "a hop's rule added": "add rule inet ipvs-operator hop-tcp-192.0.2.10-80 counter",
+    "a hop's choice changed": (
+        "replace rule inet ipvs-operator hop-tcp-192.0.2.10-80 handle HANDLE"
+        ' numgen inc mod 4 < 3 meta l4proto tcp dnat ip to 10.0.0.11:8080 comment "1"'
+    ),
     "a hop's element removed": "delete element inet ipvs-operator hops4 { 192.0.2.10 . tcp . 80 }",
     "an element to no hop": "add element inet ipvs-operator hop_macs4 { 02:00:00:00:09:09 . 192.0.2.9 . tcp . 80 }",
     "a size changed": "add rule inet ipvs-operator mss-1400 tcp option maxseg size set 500",
@@ -173,9 +177,11 @@ DAMAGES = {
 def test_what_others_do_to_our_rules_is_found_and_mended(host: Host, table: NftTable, command: str) -> None:
     make(host, table, ELEMENTS, HOPS)
     before = ours(host)
-    stamp = re.search(r"stamp-[-0-9a-f]+", before)
+    stamp = re.search(r"stamp-[-.0-9a-f]+", before)
     assert stamp
-    host.run("nft", command.replace("STAMP", stamp[0]))
+    handle = re.search(r"numgen inc mod 4 .* handle (\d+)", host.run("nft", "-a", "list", "ruleset").stdout)
+    assert handle
+    host.run("nft", command.replace("STAMP", stamp[0]).replace("HANDLE", handle[1]))
     assert ours(host) != before
     state = host.call(table.read)
     assert state.damage or state.outdated
@@ -188,7 +194,7 @@ def test_what_others_do_to_our_rules_is_found_and_mended(host: Host, table: NftT
 
 def test_elements_and_hops_changed_by_others_are_plain_differences(host: Host, table: NftTable) -> None:
     make(host, table, ELEMENTS, HOPS)
-    chain = "chain inet ipvs-operator hop-udp-192.0.2.10-53"
+    chain = "inet ipvs-operator hop-udp-192.0.2.10-53"
     host.run(
         "nft",
         "delete element inet ipvs-operator open4 { 192.0.2.10 . tcp . 80 };"
@@ -196,7 +202,9 @@ def test_elements_and_hops_changed_by_others_are_plain_differences(host: Host, t
         "delete element arp ipvs-operator own4 { eth0 };"
         "add element arp ipvs-operator own4 { eth0 : 192.0.2.99 };"
         "delete element inet ipvs-operator hop_macs4 { 02:00:00:00:03:00 . 192.0.2.10 . tcp . 80 };"
-        f"flush {chain}; add rule {chain.removeprefix('chain')} meta l4proto udp dnat ip to 10.0.0.99:53",
+        f"flush chain {chain};"
+        f"add rule {chain} ct mark set ct mark | 0x00080000;"
+        f'add rule {chain} meta l4proto udp dnat ip to 10.0.0.99:53 comment "1"',
     )
     state = host.call(table.read)
     assert (state.damage, state.outdated) == ("", False)
@@ -217,7 +225,7 @@ def test_rules_of_another_version_are_replaced_and_their_elements_kept(host: Hos
     before = ours(host)
     for family in ("inet", "arp"):
         listed = host.run("nft", "list", "table", family, "ipvs-operator").stdout
-        stamp = re.search(r"stamp-[-0-9a-f]+", listed)
+        stamp = re.search(r"stamp-[-.0-9a-f]+", listed)
         assert stamp
         host.run(
             "nft", f"delete chain {family} ipvs-operator {stamp[0]}; add chain {family} ipvs-operator stamp-00000000-0"

@@ -15,33 +15,26 @@ PODS = {"director": 1, "node1": 2, "node2": 3}
 def cluster(*, routed: bool) -> Topology:
     """A director and two nodes, each with pods behind it. ``routed``: the nodes are behind another router."""
     topology = Topology()
-    topology.lan("clients")
-    topology.lan("lan")
+    for lan in ("clients", "lan", "servers"):
+        topology.lan(lan)
     topology.host("client", clients="198.51.100.2/24 2001:db8:1::2/64", via="198.51.100.1 2001:db8:1::1")
-    beyond = ("10.0.0.0/24 via 192.0.2.3", "2001:db8:3::/64 via 2001:db8:2::3") if routed else ()
+    beyond = ("10.0.0.0/24 via 192.0.2.3", "2001:db8:3::/64 via 2001:db8:2::3")
     router: dict[str, Any] = {"clients": "198.51.100.1/24 2001:db8:1::1/64", "lan": "192.0.2.1/24 2001:db8:2::1/64"}
     topology.host("router", **router, routes=beyond, forwarding=True)
-    via = "192.0.2.1 2001:db8:2::1"
-    where, prefix, gateways = "lan", ("192.0.2.10{}/24", "2001:db8:2::10{}/64"), via
-    if routed:
-        topology.lan("servers")
-        edge: dict[str, Any] = {"lan": "192.0.2.3/24 2001:db8:2::3/64", "servers": "10.0.0.1/24 2001:db8:3::1/64"}
-        topology.host("edge", **edge, via=via, forwarding=True)
-        where, prefix, gateways = "servers", ("10.0.0.10{}/24", "2001:db8:3::10{}/64"), "10.0.0.1 2001:db8:3::1"
-    for number, (name, pods) in enumerate(PODS.items()):
+    edge: dict[str, Any] = {"lan": "192.0.2.3/24 2001:db8:2::3/64", "servers": "10.0.0.1/24 2001:db8:3::1/64"}
+    topology.host("edge", **edge, via="192.0.2.1 2001:db8:2::1", forwarding=True)
+    for number, name in enumerate(PODS):
         topology.lan(f"pods{number}")
-        own = (
-            {"lan": "192.0.2.2/24 2001:db8:2::2/64"}
-            if number == 0
-            else {where: " ".join(prefix).format(number, number)}
-        )
-        behind: dict[str, Any] = {f"pods{number}": f"10.244.{number}.1/24 2001:db8:244:{number}::1/64"}
-        topology.host(name, **own, **behind, via=via if number == 0 else gateways, routes=beyond if number == 0 else ())
-        for pod in range(pods):
-            address = f"10.244.{number}.1{pod}/24 2001:db8:244:{number}::1{pod}/64"
-            via_node = f"10.244.{number}.1 2001:db8:244:{number}::1"
-            cable: dict[str, Any] = {f"pods{number}": address}
-            topology.host(f"{name}-pod{pod}", **cable, via=via_node)
+        ports: dict[str, Any] = {"lan": f"192.0.2.10{number}/24 2001:db8:2::10{number}/64"}
+        via, routes = "192.0.2.1 2001:db8:2::1", beyond
+        if routed and name != "director":
+            ports = {"servers": f"10.0.0.10{number}/24 2001:db8:3::10{number}/64"}
+            via, routes = "10.0.0.1 2001:db8:3::1", ()
+        ports[f"pods{number}"] = f"10.244.{number}.1/24 2001:db8:244:{number}::1/64"
+        topology.host(name, **ports, via=via, routes=routes)
+        for pod in range(PODS[name]):
+            port: dict[str, Any] = {f"pods{number}": f"10.244.{number}.1{pod}/24 2001:db8:244:{number}::1{pod}/64"}
+            topology.host(f"{name}-pod{pod}", **port, via=f"10.244.{number}.1 2001:db8:244:{number}::1")
     return topology
 
 

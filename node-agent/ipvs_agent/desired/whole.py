@@ -1,11 +1,19 @@
 """From one plan to this host's share of it."""
 
+from functools import lru_cache
+
 from ipvs_agent.desired.director import direct
 from ipvs_agent.desired.prefixes import prefix_findings
 from ipvs_agent.desired.server import serve
 from ipvs_agent.desired.share import Context, Finding, Reason, Severity, Share, is_director
 from ipvs_api.addresses import AddressRanges
 from ipvs_api.plan import FEATURES, VirtualServicePlanSpec
+
+
+@lru_cache(maxsize=64)
+def _ranges(texts: tuple[str, ...]) -> AddressRanges:
+    """Parsed once for all plans of a group."""
+    return AddressRanges.parse(texts)
 
 
 def desired(plan: VirtualServicePlanSpec, context: Context) -> Share:
@@ -22,7 +30,7 @@ def desired(plan: VirtualServicePlanSpec, context: Context) -> Share:
             )
         )
         return share
-    ranges = AddressRanges.parse(group.addresses) if group is not None else AddressRanges(())
+    ranges = _ranges(group.addresses) if group is not None else AddressRanges(())
     outside = [entry.address for entry in plan.addresses if entry.address not in ranges]
     if outside or group is None:
         share.findings.append(

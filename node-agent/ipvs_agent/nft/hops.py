@@ -11,7 +11,7 @@ a hash of the client's address. (One rule with a map would do, but nft 1.0.6 cra
 nft 1.1 made.) Connection tracking keeps what was decided for a flow: other rules move new flows only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ipvs_agent.nft.sets import hop_chain, problem
@@ -63,39 +63,66 @@ def rules(key: HopKey, row: HopRow) -> list[str]:
     if not row.targets:
         return [f'drop comment "{STICKY}"' if row.sticky else "drop"]
     ip, found = _IP[key.family], [f"ct mark set ct mark | {HOP_MARK:#010x}"]
-    total = sum(target.weight for target in row.targets)
-    taken = 0
-    for target in row.targets:
-        taken += target.weight
-        if taken == total:
+    for target, (modulus, limit) in zip(row.targets, _choices(row.targets, sticky=row.sticky), strict=True):
+        if not limit:
             choice = ""
         elif row.sticky:
-            choice = f"jhash {ip} saddr mod {total} seed {SEED:#x} < {taken} "
-        else:  # a rule's counter moves only with what reaches the rule
-            choice = f"numgen inc mod {total - taken + target.weight} < {target.weight} "
+            choice = f"jhash {ip} saddr mod {modulus} seed {SEED:#x} < {limit} "
+        else:
+            choice = f"numgen inc mod {modulus} < {limit} "
         place = f"[{target.address}]:{target.port}" if key.family == 6 else f"{target.address}:{target.port}"
         comment = f"{target.weight} {STICKY}" if row.sticky else str(target.weight)
         found.append(f'{choice}meta l4proto {key.protocol} dnat {ip} to {place} comment "{comment}"')
     return found
 
 
+def _choices(targets: Sequence[HopTarget], *, sticky: bool) -> Iterator[tuple[int, int]]:
+    """For each target's rule a modulus and the limit below which it takes the connection; 0, 0 for the last.
+
+    A hash is the same in every rule, so its limits add up. A counter moves only with what reaches its rule, so each
+    counts what is left of the round.
+    """
+    total, taken = sum(target.weight for target in targets), 0
+    for target in targets:
+        left, taken = total - taken, taken + target.weight
+        if taken == total:
+            yield 0, 0
+        elif sticky:
+            yield total, taken
+        else:
+            yield left, target.weight
+
+
 def read_rules(rules: Sequence[dict[str, Any]]) -> tuple[tuple[HopTarget, ...], bool]:
     """Targets and stickiness that a chain's listed rules mean.
 
-    Only what a version of nft is unlikely to tell in other words is looked at. ValueError where a rule was added or
-    taken away; KeyError, IndexError, TypeError for shapes that no rule of ours has.
+    What versions of nft might tell in other words is looked at for its numbers only. ValueError where a rule was
+    changed, added or taken away; KeyError, IndexError, TypeError for shapes that no rule of ours has.
     """
     first, *others = rules
     if not others and "drop" in first["expr"][-1]:
         return (), first.get("comment") == STICKY
-    if "mangle" not in first["expr"][-1] or not others:
+    if HOP_MARK not in set(_numbers(first["expr"])) or not others:
         raise ValueError("a rule is missing")
     comments = [rule["comment"].split() for rule in others]
     sticky = comments[0][1:] == [STICKY]
-    if any(comment[1:] != comments[0][1:] for comment in comments) or len(others[-1]["expr"]) != 2:
-        raise ValueError("rules are missing")
     targets = []
     for rule, comment in zip(others, comments, strict=True):
+        if comment[1:] != comments[0][1:]:
+            raise ValueError("sticky and other rules")
         dnat = rule["expr"][-1]["dnat"]
         targets.append(HopTarget(dnat["addr"], int(dnat["port"]), int(comment[0])))
+    for rule, (modulus, limit) in zip(others, _choices(targets, sticky=sticky), strict=True):
+        *matches, _ = rule["expr"]
+        if len(matches) != (2 if limit else 1) or (limit and not {modulus, limit} <= set(_numbers(matches[0]))):
+            raise ValueError("a rule was changed")
     return tuple(targets), sticky
+
+
+def _numbers(listed: Any) -> Iterator[int]:
+    """Every number in a part of a listing."""
+    if isinstance(listed, int):
+        yield listed
+    elif isinstance(listed, dict | list):
+        for part in listed.values() if isinstance(listed, dict) else listed:
+            yield from _numbers(part)

@@ -141,7 +141,9 @@ class ManifestDirectory:
             key = key_of(located.object)
             fresh[name, key] = located.object
             objects[key] = located.line, hash(msgspec.msgpack.encode(located.object))
-        refused = frozenset(error.key for error in manifest.errors if error.key is not None) - objects.keys()
+        refused = frozenset(
+            error.key for error in manifest.errors if error.key is not None and error.key not in objects
+        )
         if known is not None:
             kept = known.objects if not manifest.complete else {k: v for k, v in known.objects.items() if k in refused}
             objects = {**kept, **objects}

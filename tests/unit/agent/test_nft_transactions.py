@@ -168,10 +168,11 @@ def listed_rule(chain: str, rule: str) -> dict[str, Any]:
     if rule == "drop":
         return {"expr": [{"drop": None}], **commented}
     if rule.startswith("ct mark set"):
-        return {"expr": [{"mangle": rule}]}
+        return {"expr": [{"mangle": int(rule.split()[-1], 16)}]}
     place = re.search(r"dnat (?:ip to ([\d.]+)|ip6 to \[([\da-f:]+)\]):(\d+)$", rule)
     assert place, rule
-    choice = [{"match": rule.partition(" meta l4proto")[0]}] if rule.startswith(("numgen", "jhash")) else []
+    words = rule.partition(" meta l4proto")[0].split()
+    choice = [{"match": [int(word) for word in words if word.isdigit()]}] if words[0] in ("numgen", "jhash") else []
     dnat = {"dnat": {"addr": place[1] or place[2], "port": int(place[3])}}
     return {"expr": [*choice, {"match": "meta l4proto"}, dnat], **commented}
 
