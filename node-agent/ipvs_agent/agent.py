@@ -229,6 +229,8 @@ class Agent:
         self.status = report(self.standing(), self.status, wall_clock())
         for condition in self.status.conditions:
             known = before.get(condition.type)
+            if known is not None and known.reason == condition.reason in ("Repairing", "Programming"):
+                continue  # the same, a step further on
             if known is None or (known.status, known.message) != (condition.status, condition.message):
                 log.info("%s=%s %s: %s", condition.type, condition.status, condition.reason, condition.message)
         return self.status

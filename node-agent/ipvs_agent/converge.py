@@ -19,11 +19,12 @@ from ipvs_agent.kernel.whole import Kernel
 from ipvs_agent.ledger import Owner
 from ipvs_agent.nft.state import NftState
 from ipvs_agent.preview import Preview
-from ipvs_agent.rows import TIMEOUTS, AddressKey, HopKey, NftKey, SysctlRow
+from ipvs_agent.rows import AddressKey, HopKey, NftKey, SysctlRow
 from ipvs_agent.services_pass import ServicesPass
 from ipvs_agent.store import FoundSysctl, Store
 from ipvs_agent.table import Change, Outcome, Verdict, diff
 from ipvs_agent.troubles import Troubles
+from ipvs_agent.words import describe, values
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ class Converger:
     def _preview(self, name: str, *, ups: bool) -> Iterator[Preview]:
         for change in sorted(self._changes(name, ups=ups), key=lambda change: describe(name, change.key)):
             action = "remove" if change.new is None else "add" if change.old is None else "change"
-            yield Preview(action, describe(name, change.key), _values(change) if name in ("sysctls", "links") else "")
+            yield Preview(action, describe(name, change.key), values(change) if name in ("sysctls", "links") else "")
 
     def _refresh(self) -> None:
         """Read the stale tables again, and look at whatever differs."""
@@ -414,35 +415,3 @@ class Converger:
             return
         self._take_back("elements", elements, [o for o in outcomes if isinstance(o.key, NftKey)], state.elements)
         self._take_back("hops", hops, [o for o in outcomes if isinstance(o.key, HopKey)], state.hops)
-
-
-def _values(change: Change[Any, Any]) -> str:
-    """Found and wanted values, in words."""
-
-    def words(row: Any) -> str:
-        if isinstance(row, SysctlRow):
-            return str(row.value)
-        return " ".join(str(part) for part in row or () if part and part is not True)
-
-    return f"{words(change.old)} → {words(change.new)}" if change.old is not None else words(change.new)
-
-
-def describe(table: str, key: Any) -> str:
-    """A row's name in words an administrator knows."""
-    match table:
-        case "addresses":
-            return f"address {key.address} on {key.interface}"
-        case "links":
-            return f"link {key}"
-        case "sysctls":
-            return f"IPVS {key.partition('/')[2]}" if key in TIMEOUTS else f"sysctl {key.replace('/', '.')}"
-        case "fou":
-            return f"GUE port {key.port} (IPv{key.family})"
-        case "routes":
-            return f"route {key.destination} in table {key.table} (IPv{key.family})"
-        case "rules":
-            return f"rule {key.priority} (IPv{key.family})"
-        case "hops":
-            return f"second hop of {key.protocol} {key.address} port {key.port}"
-        case _:
-            return f"nftables set {key.set} element {' . '.join(map(str, key.element))}"

@@ -7,13 +7,12 @@ behind them; switches get the values they had before us, parents before what the
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ipvs_agent.converge import describe
 from ipvs_agent.kernel.nft_program import NftError
 from ipvs_agent.kernel.whole import Kernel
 from ipvs_agent.rows import NFT_TABLE, SysctlRow
-from ipvs_agent.services_pass import name_service
 from ipvs_agent.store import Store
 from ipvs_agent.table import Change, Outcome, Verdict
+from ipvs_agent.words import describe, name_service
 
 
 class Released(NamedTuple):

@@ -29,7 +29,8 @@ _ELSEWHERE = (Reason.KERNEL_REFUSED, Reason.FOREIGN_ENTRY, PROGRAMMING)
 class Standing:
     """How things are after a pass.
 
-    ``drains``: plan, real server's address, since (RFC 3339), for each of its ports. ``repairing``: services still to write.
+    ``drains``: plan, real server's address, since (RFC 3339), for each of its ports. ``repairing``: services still to
+    write.
 
     ``outstanding``: plans some row of which is still to be written. ``foreign``: what others have on our addresses,
     in words.

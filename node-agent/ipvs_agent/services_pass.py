@@ -17,16 +17,15 @@ from ipvs_agent.rows import ServiceKey, ServiceRow
 from ipvs_agent.services import (
     HEAD_SIZE,
     Activity,
-    destination_key,
     destinations_of,
     pack_address,
     unpack_destination,
     unpack_head,
-    unpack_key,
 )
 from ipvs_agent.store import Store
 from ipvs_agent.table import Change, Verdict
 from ipvs_agent.troubles import Troubles
+from ipvs_agent.words import difference, foreign_words, name_service
 
 log = logging.getLogger(__name__)
 
@@ -42,23 +41,6 @@ the destination trash)."""
 
 PROGRESS_SECONDS = 5.0
 """Between two lines of the log about a repair that goes on."""
-
-
-def name_service(key: ServiceKey) -> str:
-    """``tcp 192.0.2.1:80``, ``udp [2001:db8::1]:53``."""
-    protocol, address, port = unpack_key(key)
-    return f"{protocol.lower()} {f'[{address}]' if ':' in address else address}:{port}"
-
-
-def _foreign_words(key: ServiceKey, *, wanted: bool) -> str:
-    """``wanted``: a plan wants this very service; else only its address."""
-    name = name_service(key)
-    flag = {"tcp": "-t", "udp": "-u", "sctp": "--sctp-service"}[name.partition(" ")[0]]
-    found = "" if wanted else ", its address is one of our VIPs, of which only declared ports are open to clients"
-    return (
-        f"IPVS service {name} is in the kernel already and not ours{found}; it is left alone. Delete it where it comes "
-        f"from (by hand: ipvsadm -D {flag} {name.partition(' ')[2]})"
-    )
 
 
 class ServicesPass:
@@ -135,7 +117,7 @@ class ServicesPass:
                 self._forget(key)
         vips = {key[4:] for key in wanted}
         self.foreign = {
-            key: _foreign_words(key, wanted=wanted.get(key) is not None)
+            key: foreign_words(key, wanted=wanted.get(key) is not None)
             for key in heads
             if key not in self.owned and key[4:] in vips
         }
@@ -362,7 +344,7 @@ class ServicesPass:
 
     def _is_foreign(self, key: ServiceKey) -> None:
         self._drop(key)
-        message = _foreign_words(key, wanted=True)
+        message = foreign_words(key, wanted=True)
         self.foreign[key] = message
         owners = self._intent.owner_of("ipvs", key)
         if self._troubles.add(("ipvs", key), owners, Reason.FOREIGN_ENTRY, message, self._clock()):
@@ -379,30 +361,13 @@ class ServicesPass:
                 if change.key in self.owned:
                     log.warning("drift: service %s was gone; mended", name_service(change.key))
                 continue
-            log.warning("drift: service %s was changed (%s); mended", name_service(change.key), _difference(change))
+            log.warning("drift: service %s was changed (%s); mended", name_service(change.key), difference(change))
 
 
 def _preview(key: ServiceKey, have: ServiceRow | None, want: ServiceRow) -> Preview:
-    detail = _difference(Change(key, have or b"", want))
+    detail = difference(Change(key, have or b"", want))
     if have is None:
         head, servers = unpack_head(want), [unpack_destination(packed) for packed in destinations_of(want)]
         listed = ", ".join(f"{s.address}:{s.port} weight {s.weight}" for s in servers[:10])
         detail = f"{head.scheduler} to {listed}{', …' if len(servers) > 10 else ''}"
     return Preview("add" if have is None else "change", f"service {name_service(key)}", detail)
-
-
-def _difference(change: Change[ServiceKey, ServiceRow]) -> str:
-    """What somebody changed, destination by destination."""
-    old, new = change.old or b"", change.new or b""
-    had = {destination_key(packed): packed for packed in destinations_of(old)}
-    want = {destination_key(packed): packed for packed in destinations_of(new)}
-    words = []
-    if old[:HEAD_SIZE] != new[:HEAD_SIZE]:
-        words.append("scheduler, flags or persistence")
-    for name in sorted(had.keys() | want.keys()):
-        if had.get(name) == want.get(name):
-            continue
-        server = unpack_destination(want.get(name) or had[name])
-        state = "gone" if name not in had else "added" if name not in want else "changed"
-        words.append(f"real server {server.address}:{server.port} {state}")
-    return ", ".join(words)

@@ -18,9 +18,9 @@ from ipvs_agent.services import (
     unpack_head,
     unpack_key,
 )
-from ipvs_agent.services_pass import name_service
 from ipvs_agent.sources.manifests import as_plan
 from ipvs_agent.store import Store
+from ipvs_agent.words import name_service
 from ipvs_api.meta import ObjectMeta
 from ipvs_api.node import IPVSNode
 from ipvs_api.plan import VirtualServicePlan

@@ -10,9 +10,9 @@ from pathlib import Path
 from time import perf_counter
 
 import pytest
+from tests.bench.world import agent, converge, ipvsadm_rules, system_call, timed, topology, write_manifests
 
 from ipvs_lab.net import Host, Network, await_condition
-from tests.bench.world import agent, converge, ipvsadm_rules, system_call, timed, topology, write_manifests
 
 RULES = Path("/run/tmp/rules")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from time import perf_counter
 
 import pytest
+from tests.bench.world import agent, converge, manifest, resident, system_call, topology, write_manifests
 
 from ipvs_lab.net import Network
-from tests.bench.world import agent, converge, manifest, resident, system_call, topology, write_manifests
 
 
 def steady_state(directory: Path, state: Path, count: int) -> dict[str, float]:

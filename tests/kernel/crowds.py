@@ -8,10 +8,11 @@ import signal
 import sys
 from collections import Counter
 
+from tests.kernel.conftest import Site, run_agent
+
 from ipvs_lab.net import Child, Crowd, Host, await_condition, serve
 from ipvs_lab.net.crowd import Report
 from ipvs_lab.net.dumps import read_sysctls
-from tests.kernel.conftest import Site, run_agent
 
 SERVERS = ("rs1", "rs2", "rs3")
 VIP = {4: "192.0.2.10", 6: "2001:db8:2::10"}
@@ -91,7 +92,9 @@ def drift_lines(agent: Child) -> list[str]:
 _TOOLS = """ipvsadm -Sn | sort; ip -d addr; ip -d route show table all | sort; ip -d -6 route show table all | sort
 ip rule; ip -6 rule; ip fou show 2>/dev/null; nft -s list ruleset"""
 
-_INCIDENTAL = re.compile(r"^\d+: |link/ether \S+|fe80::\S+|expires \d+sec|(?<=@if)\d+|iif \d+|proto kernel.*fe80.*", re.M)
+_INCIDENTAL = re.compile(
+    r"^\d+: |link/ether \S+|fe80::\S+|expires \d+sec|(?<=@if)\d+|iif \d+|proto kernel.*fe80.*", re.M
+)
 
 
 def shape(host: Host) -> Counter[str]:

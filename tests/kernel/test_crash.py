@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from tests.kernel.conftest import MakeSite, Site, run_agent, virtual_service
+from tests.kernel.crowds import SERVERS, VIP, Held, change, serve_all, shape
 
 import ipvs_agent.kernel.netlink as netlink
 import ipvs_agent.kernel.nft as nft
@@ -24,8 +26,6 @@ from ipvs_agent.kernel.sysctls import SysctlsTable
 from ipvs_agent.store import Store
 from ipvs_lab.net import await_condition, clients
 from ipvs_lab.topologies import one
-from tests.kernel.conftest import MakeSite, Site, run_agent, virtual_service
-from tests.kernel.crowds import SERVERS, VIP, Held, change, serve_all, shape
 
 READS = ("SELECT", "PRAGMA", "BEGIN")
 FOREIGN = (

@@ -5,11 +5,11 @@ import time
 from collections.abc import Sequence
 
 import pytest
+from tests.kernel.conftest import MakeSite, Site, virtual_service
+from tests.kernel.crowds import FLAG, SERVERS, VIP, Held, fork_agent, has, kill, serve_all
 
 from ipvs_lab.net import Host, await_condition, clients, serve
 from ipvs_lab.topologies import one
-from tests.kernel.conftest import MakeSite, Site, virtual_service
-from tests.kernel.crowds import FLAG, SERVERS, VIP, Held, fork_agent, has, kill, serve_all
 
 LATE = 3.0
 """Seconds after its time within which a drain must be over: looked at every two seconds."""

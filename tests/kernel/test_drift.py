@@ -7,12 +7,12 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 import pytest
+from tests.kernel.conftest import MakeSite, Site, virtual_service
+from tests.kernel.crowds import SERVERS, Held, change, drift_lines, serve_all, shape
 
 from ipvs_agent.loop import AUDIT_PERIOD
 from ipvs_lab.net import await_condition, clients
 from ipvs_lab.topologies import one
-from tests.kernel.conftest import MakeSite, Site, virtual_service
-from tests.kernel.crowds import SERVERS, Held, change, drift_lines, serve_all, shape
 
 NAT, DR, TUN, UDP = "192.0.2.10", "192.0.2.11", "192.0.2.12", "192.0.2.13"
 TOLD, AUDITED = 2.0, AUDIT_PERIOD + 6

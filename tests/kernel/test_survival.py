@@ -6,11 +6,11 @@ import time
 from random import Random
 
 import pytest
+from tests.kernel.conftest import MakeSite, Site, virtual_service
+from tests.kernel.crowds import FLAG, SERVERS, VIP, Held, execute_agent, fork_agent, has, kill, serve_all
 
 from ipvs_lab.net import await_condition, clients
 from ipvs_lab.topologies import one
-from tests.kernel.conftest import MakeSite, Site, virtual_service
-from tests.kernel.crowds import FLAG, SERVERS, VIP, Held, execute_agent, fork_agent, has, kill, serve_all
 
 FALLBACK = {"mh": " -b mh-fallback", "sh": " -b sh-fallback"}
 ROUND = ("DR", "TUN", "NAT", "TUN", "DR", "NAT")

@@ -6,6 +6,7 @@ nftables' second hop under DR and TUN to what is behind (or on) a node, and no V
 
 from ipvs_agent.desired.director import silent_vip
 from ipvs_agent.desired.share import Context, Finding, Reason, Share, by_node, is_director, of_version, version_of
+from ipvs_agent.desired.switches import forwarding
 from ipvs_agent.desired.tunnels import open_tunnels
 from ipvs_agent.facts import Route
 from ipvs_agent.rows import (
@@ -192,13 +193,8 @@ def _forward(servers: list[str], arrivals: set[str], version: int, context: Cont
         for address in servers
         if address not in context.host.own_addresses and (route := context.host.routes.lookup(address)) is not None
     }
-    if not behind:
-        return
-    for link in sorted(behind | arrivals):
-        switch = "forwarding" if version == 4 else "force_forwarding"
-        path = f"net/ipv{version}/conf/{link}/{switch}"
-        if version == 4 or path in context.host.sysctls:
-            share.server.sysctls[path] = SysctlRow(1, at_least=True)
+    if behind:
+        share.server.sysctls |= forwarding(behind | arrivals, version, context)
 
 
 def loosen_rp_filter(links: set[str], version: int, context: Context, share: Share) -> None:

@@ -26,7 +26,6 @@ class Reason(StrEnum):
     INTERFACE_MISSING = "InterfaceMissing"
     KERNEL_REFUSED = "KernelRefused"
     PATH_MTU = "PathMTU"
-    PORT_MAPPING = "PortMapping"
     REAL_SERVER_NOT_ON_LINK = "RealServerNotOnLink"
     REAL_SERVER_UNREACHABLE = "RealServerUnreachable"
     REAL_SERVER_SILENT = "RealServerSilent"

@@ -24,15 +24,10 @@ def raise_switches(
     if plan.forwarding is not Forwarding.NAT:
         return
     sysctls["net/ipv4/vs/conntrack"] = SysctlRow(1, at_least=True)
-    for link in sorted(_reply_links(backends, version, context)):
-        if version == 4:
-            sysctls[f"net/ipv4/conf/{link}/forwarding"] = SysctlRow(1, at_least=True)
-        elif f"net/ipv6/conf/{link}/force_forwarding" in context.host.sysctls:
-            sysctls[f"net/ipv6/conf/{link}/force_forwarding"] = SysctlRow(1, at_least=True)
-        else:
-            _global_ipv6_forwarding(context, share)
-        if link == interface:
-            _no_redirects(link, version, share)
+    links = _reply_links(backends, version, context)
+    sysctls |= forwarding(links, version, context)
+    if interface in links:
+        _no_redirects(interface, version, share)
     for gateway in of_version(plan.gateways, version):
         _floating_gateway(plan, gateway, context, share)
 
@@ -49,16 +44,21 @@ def _reply_links(backends: list[PlanBackend], version: int, context: Context) ->
     return links
 
 
-def _global_ipv6_forwarding(context: Context, share: Share) -> None:
-    """The last resort on kernels without ``force_forwarding``.
+def forwarding(links: set[str], version: int, context: Context) -> dict[str, SysctlRow]:
+    """Switches that let packets which arrive on ``links`` go on to other hosts.
 
-    The global switch deletes default routes learnt by router advertisement unless ``accept_ra`` is 2 first.
+    Kernels without IPv6 ``force_forwarding`` have one switch for all links, which deletes default routes learnt by
+    router advertisement unless ``accept_ra`` is 2 first: the last resort.
     """
-    for link in context.host.interfaces.values():
-        path = f"net/ipv6/conf/{link.name}/accept_ra"
-        if context.host.sysctls.get(path) == 1:
-            share.director.sysctls[path] = SysctlRow(2)
-    share.director.sysctls["net/ipv6/conf/all/forwarding"] = SysctlRow(1, at_least=True)
+    raised = SysctlRow(1, at_least=True)
+    if version == 4:
+        return {f"net/ipv4/conf/{link}/forwarding": raised for link in sorted(links)}
+    own = {f"net/ipv6/conf/{link}/force_forwarding": raised for link in sorted(links)}
+    if own.keys() & context.host.sysctls.keys():
+        return own
+    accepting = (f"net/ipv6/conf/{name}/accept_ra" for name in context.host.interfaces)
+    kept = {path: SysctlRow(2) for path in accepting if context.host.sysctls.get(path) == 1}
+    return kept | {"net/ipv6/conf/all/forwarding": raised}
 
 
 def _no_redirects(link: str, version: int, share: Share) -> None:
