@@ -10,7 +10,7 @@ from pathlib import Path
 from ipvs_agent.converge import Converger, Progress
 from ipvs_agent.desired.settings import settings
 from ipvs_agent.desired.share import Context
-from ipvs_agent.facts import Host, Interface
+from ipvs_agent.facts import Host, Interface, Neighbour
 from ipvs_agent.intent import Intent
 from ipvs_agent.kernel import announce as wire
 from ipvs_agent.kernel.notifications import Notifications
@@ -87,6 +87,7 @@ class Agent:
         """Look at the host and at what is wanted; nothing is written to the kernel yet."""
         self.kernel = Kernel()
         self._wanted_neighbours: set[str] = set()
+        self._neighbours: dict[str, Neighbour] = {}
         host = self.kernel.host(self.node, self._wanted_neighbours)
         self.store.begin_boot(host.boot_id)
         self.store.put_node_name(self.node)
@@ -114,10 +115,19 @@ class Agent:
             host.kernel_version,
             {name: _without_ours(link) for name, link in host.interfaces.items() if link.alias != LINK_ALIAS},
             host.routes,
-            host.neighbours,
+            self._remembered(host.neighbours),
             {**host.sysctls, **before},
         )
         return Context(own, {group.name: group for group in self.spec.groups}, paths)
+
+    def _remembered(self, found: Mapping[str, Neighbour]) -> dict[str, Neighbour]:
+        """A neighbour that is being asked again is what it was until it answers, or is known not to."""
+        for address in self._wanted_neighbours:
+            now = found.get(address)
+            if now is not None and (now.reachable or now.failed):
+                self._neighbours[address] = now
+        self._neighbours = {name: known for name, known in self._neighbours.items() if name in self._wanted_neighbours}
+        return {**found, **self._neighbours}
 
     # what comes in
 
@@ -259,7 +269,7 @@ class Agent:
                 for owner in self.intent.owner_of("ipvs", key)[:1]
             ],
             outstanding=self._outstanding(),
-            foreign=[*services.foreign.values(), *self._others],
+            foreign=[*services.foreign, *self._others],
             source_errors=self.errors,
             repairing=services.repairing,
         )

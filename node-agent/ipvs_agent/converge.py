@@ -17,6 +17,7 @@ from ipvs_agent.kernel.nft_program import NftError
 from ipvs_agent.kernel.sysctls import satisfies
 from ipvs_agent.kernel.whole import Kernel
 from ipvs_agent.ledger import Owner
+from ipvs_agent.nft.features import Feature
 from ipvs_agent.nft.state import NftState
 from ipvs_agent.preview import Preview
 from ipvs_agent.rows import AddressKey, HopKey, NftKey, SysctlRow
@@ -286,9 +287,17 @@ class Converger:
             self._after_links({change.key for change in changes})
 
     def _take_back(
-        self, name: str, changes: list[Change[Any, Any]], outcomes: Sequence[Outcome[Any]], back: Mapping[Any, Any]
+        self,
+        name: str,
+        changes: list[Change[Any, Any]],
+        outcomes: Sequence[Outcome[Any]],
+        back: Mapping[Any, Any],
+        because: str = "",
     ) -> None:
-        """Believe the kernel's read-back, not the write; tell what is still not as wanted."""
+        """Believe the kernel's read-back, not the write; tell what is still not as wanted.
+
+        ``because``: why rows could not be written that no outcome names.
+        """
         told = {outcome.key: outcome for outcome in outcomes}
         for change in changes:
             key = change.key
@@ -302,7 +311,7 @@ class Converger:
                 continue
             self._dirty[name].discard(key)
             foreign = outcome is not None and outcome.verdict is Verdict.FOREIGN
-            message = outcome.message if outcome is not None else ""
+            message = outcome.message if outcome is not None else because
             self._trouble(
                 name,
                 key,
@@ -413,5 +422,7 @@ class Converger:
         state = self._read_nft()
         if state is None:
             return
-        self._take_back("elements", elements, [o for o in outcomes if isinstance(o.key, NftKey)], state.elements)
-        self._take_back("hops", hops, [o for o in outcomes if isinstance(o.key, HopKey)], state.hops)
+        because = "; ".join(o.message for o in outcomes if isinstance(o.key, Feature) and o.message)
+        told = {kind: [o for o in outcomes if isinstance(o.key, kind)] for kind in (NftKey, HopKey)}
+        self._take_back("elements", elements, told[NftKey], state.elements, because)
+        self._take_back("hops", hops, told[HopKey], state.hops, because)

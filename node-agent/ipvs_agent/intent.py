@@ -44,7 +44,8 @@ class Intent:
         self.unresolved: set[str] = set()
         """Those that became needed since somebody last looked."""
         self._neighbours: dict[Owner, set[str]] = {}
-        self._refused: dict[Owner, VirtualServicePlanSpec] = {}
+        self.refused: dict[Owner, VirtualServicePlanSpec] = {}
+        """Plans that this host cannot have (a finding BLOCKs them); what was before them stays in force."""
         for number, entry in self._lingering.items():
             self._linger(number, entry)
         for owner, plan in store.plans():
@@ -95,10 +96,10 @@ class Intent:
         with self._store.transaction():
             for owner, plan in changes.items():
                 before = self._store.plan(owner)
-                refused = self._refused.pop(owner, None)
+                refused = self.refused.pop(owner, None)
                 if plan == (before if refused is None else refused):
                     if refused is not None:
-                        self._refused[owner] = refused
+                        self.refused[owner] = refused
                     continue
                 if plan is None:
                     share, timeout = Share(), before.drain_timeout_seconds if before is not None else 0
@@ -107,7 +108,7 @@ class Intent:
                     share, timeout = self._share(plan), plan.drain_timeout_seconds
                 self._tell(owner, share)
                 if plan is not None and _blocked(share):
-                    self._refused[owner] = plan
+                    self.refused[owner] = plan
                     continue
                 self._store.put_plan(owner, plan)
                 self.drain_timeouts.pop(owner, None)
@@ -140,13 +141,13 @@ class Intent:
         dirty: Dirty = {}
         self.context = context
         with self._store.transaction():
-            plans = {**dict(self._store.plans()), **self._refused}
+            plans = {**dict(self._store.plans()), **self.refused}
             for owner, plan in plans.items():
                 share = self._share(plan)
                 self._tell(owner, share)
                 if _blocked(share):
                     continue
-                if self._refused.pop(owner, None) is not None:
+                if self.refused.pop(owner, None) is not None:
                     self._store.put_plan(owner, plan)
                     self.drain_timeouts[owner] = float(plan.drain_timeout_seconds)
                 _join(dirty, self._replace(owner, share, now, float(plan.drain_timeout_seconds)))

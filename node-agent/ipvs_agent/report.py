@@ -115,7 +115,8 @@ def _conditions(
         if finding.severity is Severity.NOTE
     ]
     refused = [trouble.message for trouble in standing.troubles if trouble.reason is Reason.KERNEL_REFUSED]
-    foreign = [*standing.foreign, *(f.message for f in failures if f.reason == Reason.FOREIGN_ENTRY)]
+    theirs = (failure.message for failure in failures if failure.reason == Reason.FOREIGN_ENTRY)
+    foreign = list(dict.fromkeys([*standing.foreign, *theirs]))
     network = [failure for failure in failures if failure.reason not in _ELSEWHERE]
     told = [failure.message for failure in network]
     wanted = [

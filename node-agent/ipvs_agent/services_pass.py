@@ -12,15 +12,12 @@ from ipvs_agent.desired.share import Reason
 from ipvs_agent.drain import INTERVAL, Draining, drained_row, is_done, observe
 from ipvs_agent.intent import Intent
 from ipvs_agent.kernel.ipvs import IpvsTable
-from ipvs_agent.preview import Preview
+from ipvs_agent.preview import Preview, preview_service
 from ipvs_agent.rows import ServiceKey, ServiceRow
 from ipvs_agent.services import (
     HEAD_SIZE,
     Activity,
-    destinations_of,
     pack_address,
-    unpack_destination,
-    unpack_head,
 )
 from ipvs_agent.store import Store
 from ipvs_agent.table import Change, Verdict
@@ -56,7 +53,8 @@ class ServicesPass:
     ) -> None:
         self._table, self._store, self._intent, self._troubles, self._clock = table, store, intent, troubles, clock
         self.owned = store.services()
-        self.foreign: dict[ServiceKey, str] = {}
+        self._strangers: set[ServiceKey] = set()
+        """Services that were in the kernel, and not ours, at the last audit."""
         self._lost: set[ServiceKey] = set()
         self._repaired = 0
         self._progress_told = 0.0
@@ -115,13 +113,18 @@ class ServicesPass:
                 self._background.setdefault(key)
             elif wanted.get(key) is None:
                 self._forget(key)
-        vips = {key[4:] for key in wanted}
-        self.foreign = {
-            key: foreign_words(key, wanted=wanted.get(key) is not None)
-            for key in heads
-            if key not in self.owned and key[4:] in vips
-        }
+        self._strangers = {key for key in heads if key not in self.owned}
         self._audited = True
+
+    @property
+    def foreign(self) -> list[str]:
+        """Others' services on our VIPs, in words."""
+        if self._strangers.issubset(self.owned):
+            return []
+        wanted = self._intent.ledger.tables["ipvs"]
+        vips = {key[4:] for key in wanted}
+        near = sorted(key for key in self._strangers if key[4:] in vips and key not in self.owned)
+        return [foreign_words(key, wanted=wanted.get(key) is not None) for key in near]
 
     def unready(self, address: str) -> bool:
         """True while a service of this VIP has not been read back yet."""
@@ -277,13 +280,11 @@ class ServicesPass:
         found = self._table.read(key for key in {*self._background, *self._urgent} if key not in self._absent)
         views = []
         for key in sorted({*self._background, *self._urgent}):
-            want, have = wanted.get(key), found.get(key)
+            have = found.get(key)
             if have is not None and key not in self.owned:
                 self._is_foreign(key)
-            elif want is None and have is not None:
-                views.append(Preview("drain", f"service {name_service(key)}", "nothing wants it any more"))
-            elif want is not None and want != have:
-                views.append(_preview(key, have, want))
+            elif (view := preview_service(key, have, wanted.get(key))) is not None:
+                views.append(view)
         return views
 
     def draining(self) -> Iterator[tuple[ServiceKey, bytes, Draining]]:
@@ -344,8 +345,8 @@ class ServicesPass:
 
     def _is_foreign(self, key: ServiceKey) -> None:
         self._drop(key)
+        self._strangers.add(key)
         message = foreign_words(key, wanted=True)
-        self.foreign[key] = message
         owners = self._intent.owner_of("ipvs", key)
         if self._troubles.add(("ipvs", key), owners, Reason.FOREIGN_ENTRY, message, self._clock()):
             log.warning("%s", message)
@@ -362,12 +363,3 @@ class ServicesPass:
                     log.warning("drift: service %s was gone; mended", name_service(change.key))
                 continue
             log.warning("drift: service %s was changed (%s); mended", name_service(change.key), difference(change))
-
-
-def _preview(key: ServiceKey, have: ServiceRow | None, want: ServiceRow) -> Preview:
-    detail = difference(Change(key, have or b"", want))
-    if have is None:
-        head, servers = unpack_head(want), [unpack_destination(packed) for packed in destinations_of(want)]
-        listed = ", ".join(f"{s.address}:{s.port} weight {s.weight}" for s in servers[:10])
-        detail = f"{head.scheduler} to {listed}{', …' if len(servers) > 10 else ''}"
-    return Preview("add" if have is None else "change", f"service {name_service(key)}", detail)

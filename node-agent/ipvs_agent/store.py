@@ -116,7 +116,9 @@ class Store:
         copy = cls(Path(":memory:"))
         if path.exists():
             try:
-                with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as original:
+                # Opening a database in WAL mode leaves files beside it, unless it says that nobody writes.
+                how = "mode=ro" if path.with_name(path.name + "-wal").exists() else "immutable=1"
+                with closing(sqlite3.connect(f"file:{path}?{how}", uri=True)) as original:
                     original.backup(copy._db)
             except sqlite3.Error as error:
                 raise StoreError(

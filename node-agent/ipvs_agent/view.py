@@ -94,7 +94,8 @@ def look(store: Store) -> View:
 
 def make_view(agent: Agent, *, running: bool) -> View:
     """From what an agent knows and the kernel's counters now."""
-    plans = tuple(as_plan(plan) for _, plan in sorted(agent.store.plans()))
+    asked = {**dict(agent.store.plans()), **agent.intent.refused}
+    plans = tuple(as_plan(plan) for _, plan in sorted(asked.items()))
     refused = agent.source.refusals if agent.source is not None else {}
     notes = agent.source.notes if agent.source is not None else {}
     keys = {Key(plan.spec.virtual_service.namespace, plan.spec.virtual_service.name): plan for plan in plans}

@@ -3,7 +3,14 @@
 from typing import Any
 
 from ipvs_agent.rows import TIMEOUTS, ServiceKey, ServiceRow, SysctlRow
-from ipvs_agent.services import HEAD_SIZE, destination_key, destinations_of, unpack_destination, unpack_key
+from ipvs_agent.services import (
+    HEAD_SIZE,
+    Destination,
+    destination_key,
+    destinations_of,
+    unpack_destination,
+    unpack_key,
+)
 from ipvs_agent.table import Change
 
 
@@ -11,6 +18,11 @@ def name_service(key: ServiceKey) -> str:
     """``tcp 192.0.2.1:80``, ``udp [2001:db8::1]:53``."""
     protocol, address, port = unpack_key(key)
     return f"{protocol.lower()} {f'[{address}]' if ':' in address else address}:{port}"
+
+
+def endpoint(server: Destination) -> str:
+    """``10.0.0.11:8080``, ``[2001:db8::1]:53``."""
+    return f"[{server.address}]:{server.port}" if ":" in server.address else f"{server.address}:{server.port}"
 
 
 def foreign_words(key: ServiceKey, *, wanted: bool) -> str:
@@ -69,5 +81,5 @@ def difference(change: Change[ServiceKey, ServiceRow]) -> str:
             continue
         server = unpack_destination(want.get(name) or had[name])
         state = "gone" if name not in had else "added" if name not in want else "changed"
-        words.append(f"real server {server.address}:{server.port} {state}")
+        words.append(f"real server {endpoint(server)} {state}")
     return ", ".join(words)

@@ -65,7 +65,9 @@ def _progress(
         failing = len({failure.real_server for failure in failures})
         more = f" (and {failing - 1} more real servers)" if failing > 1 else ""
         stage = Stage.FAILED if failing >= servers else Stage.PARTLY
-        return Progress(node, stage, _reason(first), f"{node}: real server {first.real_server}: {first.message}{more}")
+        about = f"real server {first.real_server}: "
+        words = first.message if first.message.startswith(about) else about + first.message
+        return Progress(node, stage, _reason(first), f"{node}: {words}{more}")
     if _failures_cut_off(report):
         message = f"{node} has {report.counts.failures} failures and names {len(report.failures)}."
         return Progress(node, Stage.UNKNOWN, Reason.REPORT_TRUNCATED, message)

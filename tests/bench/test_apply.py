@@ -1,7 +1,7 @@
 """From objects in memory to every row verified by read-back, beside ``ipvsadm -R`` of the same services.
 
-Each in a network namespace of its own, in one kernel, one after the other. What is timed: the agent's IPVS services from
-plans in memory (planned, worked out, durable, written, read back), without and with the VIPs and nftables that ipvsadm
+Each in a network namespace of its own, in one kernel, one after the other. What is timed: the agent's IPVS services
+from plans in memory (worked out, durable, written, read back), without and with the VIPs and nftables that ipvsadm
 knows nothing of. ``ipvsadm -Sn`` must show the same for both.
 """
 

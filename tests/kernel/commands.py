@@ -27,9 +27,9 @@ def ipvs_agent(host: Host, *arguments: str, prelude: Callable[[], None] | None =
     errors = host.directory / f"{host.name}.stderr"
 
     def command() -> int:
-        if prelude is not None:
-            prelude()
         with errors.open("w") as stream, contextlib.redirect_stderr(stream):
+            if prelude is not None:
+                prelude()
             return run_agent(*arguments)
 
     child = host.fork(command, name=f"ipvs-agent-{arguments[0] if arguments else ''}")
@@ -67,7 +67,16 @@ def status_lacks(lvs: Site, name: str, *words: str, timeout: float = 90) -> str:
 
 
 def dumps(lvs: Site, names: Sequence[str]) -> dict[str, Dump]:
+    """Dumps of hosts whose own addresses are in force: the kernel is a moment late with IPv6 routes to itself."""
+    for name in names:
+        await_condition(lambda host=lvs[name]: _has_own_routes(host), 5, f"{name}'s own routes")  # type: ignore[misc]
     return {name: lvs[name].dump() for name in names}
+
+
+def _has_own_routes(host: Host) -> bool:
+    there = host.run("ip", "-6", "route", "show", "table", "local").stdout.split()
+    own = {address.split("/")[0] for port in host.plan.ports for address in port.addresses if ":" in address}
+    return own <= set(there)
 
 
 def differences(before: dict[str, Dump], lvs: Site) -> str:

@@ -12,7 +12,7 @@ import sqlite3
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -71,17 +71,19 @@ class Trap:
 
     def run_agent(self, *arguments: str) -> int:
         """An agent whose every write is counted."""
-        netlink.SEND_BYTES = 1
-        netlink.RequestSocket._send = self.before(netlink.RequestSocket._send)  # type: ignore[method-assign]
-        SysctlsTable._write = self.before(SysctlsTable._write)  # type: ignore[method-assign]
-        nft.run = lambda *words, text="": self.before(run_nft)(*words, text=text) if text else run_nft(*words)
-        _create = Store._create
+        seams: tuple[Any, ...] = (netlink, netlink.RequestSocket, SysctlsTable, nft, Store)
+        messages, exchange, switches, rules, state = seams
+        messages.SEND_BYTES = 1
+        exchange._send = self.before(exchange._send)
+        switches._write = self.before(switches._write)
+        rules.run = lambda *words, text="": self.before(run_nft)(*words, text=text) if text else run_nft(*words)
+        create = state._create
 
-        def create(store: Store) -> None:
-            _create(store)
-            store._db = Counted(store._db, self)  # type: ignore[assignment]
+        def create_counted(store: Any) -> None:
+            create(store)
+            store._db = Counted(store._db, self)
 
-        Store._create = create  # type: ignore[method-assign]
+        state._create = create_counted
         return run_agent(*arguments)
 
 
@@ -174,7 +176,7 @@ SPEC = {"forwarding": "NAT", "drain": {"timeoutSeconds": 600}}
 
 
 @pytest.fixture
-def lvs(site: MakeSite) -> Iterator[Site]:
+def lvs(site: MakeSite) -> Site:
     """A director and real servers without agents, foreign things beside ours."""
     made = site(one(), nodes=SERVERS)
     serve_all(made)

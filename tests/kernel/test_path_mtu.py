@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.kernel.conftest import MakeSite, Site, echoed, virtual_service
 
-from ipvs_lab.net import Host, Topology, serve
+from ipvs_lab.net import Host, Topology, clients, serve
 from ipvs_lab.topologies import far, one, two
 
 VIP = {4: "192.0.2.10", 6: "2001:db8:2::10"}
@@ -25,7 +25,7 @@ HOME = {4: "203.0.113.2", 6: "2001:db8:9::2"}
 def with_narrow_link(topology: Topology) -> Topology:
     """A client at home behind a link of MTU 1300 that neither it nor the real servers know of."""
     topology.lan("home")
-    home = {"clients": "198.51.100.9/24 2001:db8:1::9/64", "home": "203.0.113.1/24 2001:db8:9::1/64"}
+    home: dict[str, Any] = {"clients": "198.51.100.9/24 2001:db8:1::9/64", "home": "203.0.113.1/24 2001:db8:9::1/64"}
     topology.host("access", **home, via="198.51.100.1 2001:db8:1::1", forwarding=True)
     topology.host("home", home="203.0.113.2/24 2001:db8:9::2/64", via="203.0.113.1 2001:db8:9::1")
     return topology
@@ -72,8 +72,10 @@ def datagram(host: Host, vip: str, size: int) -> bytes:
 
 
 @pytest.mark.parametrize(("make", "spec"), METHODS)
-def test_fragments_reach_one_server_and_make_one_datagram(site: MakeSite, make: Any, spec: dict[str, Any]) -> None:
+def test_fragments_make_one_datagram_and_errors_reach_clients(site: MakeSite, make: Any, spec: dict[str, Any]) -> None:
     lvs = make_site(site, make(), spec, "53/UDP")
+    for vip in VIP.values():
+        assert clients(lvs["client"], 2, vip, 53, "udp").errors == {"refused": 2}, "nobody listens yet"
     serve([lvs["rs1"], lvs["rs2"]], 53, "udp")
     for vip in VIP.values():
         with lvs["client"].capture("eth0") as sent:

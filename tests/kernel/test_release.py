@@ -13,6 +13,7 @@ from tests.kernel.commands import (
     state_files,
 )
 from tests.kernel.conftest import MakeSite, Site, node, virtual_service
+from tests.kernel.crowds import kill
 
 from ipvs_lab.net import Crowd, Topology, clients, serve
 from ipvs_lab.topologies import far, one, two
@@ -181,7 +182,7 @@ def test_connections_and_drains_under_way_and_a_killed_agent_leave_nothing_eithe
     lvs.settled()
     assert re.search(rf"-r {rip}:\d+ -[mg] -w 0", "\n".join(lvs["director"].ipvs())), "it drains"
     for host in HOSTS:
-        lvs.agents.pop(host).kill()
+        kill(lvs, host)
         assert ipvs_agent(lvs[host], "release").status == 0
     assert differences(before, lvs) == ""
     crowd.close()

@@ -1,9 +1,10 @@
 """What the classic LVS texts require of hosts and networks: checked there, mended where it can be, else told in words.
 
-Every finding is read as a person reads it, in ``ipvs-agent status`` of the host that it concerns, and goes away with its
-cause; what does not depend on it goes on.
+Every finding is read as a person reads it, in ``ipvs-agent status`` of the host that it concerns, and goes away with
+its cause; what does not depend on it goes on.
 """
 
+import time
 from typing import Any
 
 import pytest
@@ -34,8 +35,8 @@ def test_a_dr_real_server_behind_a_router_is_told_and_left_out(site: MakeSite) -
         lvs,
         "director",
         "Networking=False RealServerNotOnLink",
-        "real server 10.0.0.11: reached through router 192.0.2.3 on eth0, but direct routing needs it on the director's "
-        "own network (L2)",
+        "real server 10.0.0.11: reached through router 192.0.2.3 on eth0, but direct routing needs it on the "
+        "director's own network (L2)",
         "Use forwarding TUN or NAT",
     )
     assert [line for line in lvs["director"].ipvs() if f"-t {VIP}:80" in line] == [
@@ -67,6 +68,9 @@ def test_a_silent_dr_real_server_is_told_and_comes_back(site: MakeSite) -> None:
         "Networking=False RealServerSilent",
         f"real server {lvs['rs2'].address()}: does not answer ARP on eth0; check that it is up and on that network",
     )
+    time.sleep(65)
+    told = [line for line in lvs.agents["director"].output().splitlines() if "Networking=" in line]
+    assert len(told) == 2, f"True, then False, however often it is asked again: {told}"
     lvs.net.plug("rs2", "lan")
     status_lacks(lvs, "director", "RealServerSilent")
     assert clients(lvs["client"], 4, VIP, 80).answers == {"rs1": 2, "rs2": 2}
@@ -198,7 +202,7 @@ def test_forwarding_is_raised_where_replies_arrive_and_mended_when_somebody_lowe
 def test_a_dual_homed_dr_real_servers_strict_rp_filter_is_loosened_on_one_link(site: MakeSite, strict: str) -> None:
     topology = one()
     topology.lan("inside")
-    topology.hosts.pop("director")
+    del topology.hosts["director"]
     topology.host("director", lan="192.0.2.2/24", inside="10.0.0.1/24", via="192.0.2.1")
     topology.host("dual", lan="192.0.2.120/24", inside="10.0.0.20/24", via="192.0.2.1")
     lvs = site(topology)

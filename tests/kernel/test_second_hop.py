@@ -18,7 +18,7 @@ def cluster(*, routed: bool) -> Topology:
     for lan in ("clients", "lan", "servers"):
         topology.lan(lan)
     topology.host("client", clients="198.51.100.2/24 2001:db8:1::2/64", via="198.51.100.1 2001:db8:1::1")
-    beyond = ("10.0.0.0/24 via 192.0.2.3", "2001:db8:3::/64 via 2001:db8:2::3")
+    beyond: tuple[str, ...] = ("10.0.0.0/24 via 192.0.2.3", "2001:db8:3::/64 via 2001:db8:2::3")
     router: dict[str, Any] = {"clients": "198.51.100.1/24 2001:db8:1::1/64", "lan": "192.0.2.1/24 2001:db8:2::1/64"}
     topology.host("router", **router, routes=beyond, forwarding=True)
     edge: dict[str, Any] = {"lan": "192.0.2.3/24 2001:db8:2::3/64", "servers": "10.0.0.1/24 2001:db8:3::1/64"}

@@ -10,6 +10,7 @@ from tests.kernel.conftest import MakeSite, Site, virtual_service
 from tests.kernel.crowds import FLAG, SERVERS, VIP, Held, execute_agent, fork_agent, has, kill, serve_all
 
 from ipvs_lab.net import await_condition, clients
+from ipvs_lab.net.dumps import Dump
 from ipvs_lab.topologies import one
 
 FALLBACK = {"mh": " -b mh-fallback", "sh": " -b sh-fallback"}
@@ -75,7 +76,7 @@ def test_changes_of_scheduler_weights_and_servers_keep_connections(lvs: Site) ->
     web(lvs, 4, "rs1", "rs2", forwarding="DR")
     lvs.start()
     held = Held(lvs, VIP[4])
-    held.open(idle=120, streaming=50, downloads=30)
+    held.open(idle=180, streaming=12, downloads=8)
     for scheduler in ("wlc", "mh", "sh", "wrr"):
         lvs.edit("web", scheduler=scheduler)
         has(lvs, f"-A -t {VIP[4]}:80 -s {scheduler}" + FALLBACK.get(scheduler, ""))
@@ -163,6 +164,11 @@ def test_an_upgrade_of_all_agents_keeps_connections(lvs: Site, method: str) -> N
     even(lvs)
 
 
+def same_as(lvs: Site, wanted: Dump) -> None:
+    """The director comes to look like this."""
+    await_condition(lambda: wanted.difference(lvs["director"].dump()) == "", 20, "the kernel of an undisturbed agent")
+
+
 @pytest.mark.realtime
 def test_kills_at_random_moments_of_changes_keep_connections_and_lead_to_the_same_kernel(lvs: Site) -> None:
     chance = Random(3)
@@ -182,6 +188,6 @@ def test_kills_at_random_moments_of_changes_keep_connections_and_lead_to_the_sam
             kill(lvs, "director")
             fork_agent(lvs, "director")
         lvs.settled(timeout=60)
-        await_condition(lambda wanted=undisturbed[method]: wanted.difference(lvs["director"].dump()) == "", 20)
+        same_as(lvs, undisturbed[method])
         held.check(f"two kills on the way to {method}")
     even(lvs)

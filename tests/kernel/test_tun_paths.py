@@ -6,7 +6,7 @@ import socket
 import pytest
 from tests.kernel.conftest import MakeSite, Site, echoed, virtual_service
 
-from ipvs_lab.net import Capture, Host, clients, serve
+from ipvs_lab.net import Capture, Host, LanPlan, clients, serve
 from ipvs_lab.topologies import far
 
 VIP = {4: "192.0.2.10", 6: "2001:db8:2::10"}
@@ -78,6 +78,29 @@ def test_clients_learn_what_a_datagram_through_a_tunnel_may_measure(site: MakeSi
         assert f"mtu {1500 - IP_HEADER[family]}" in client.run("ip", "route", "get", vip).stdout
         sock.send(full)
         assert sock.recv(100).startswith(b"rs1 "), "in fragments now"
+
+
+def test_large_transfers_fit_into_a_narrow_network_of_real_servers(site: MakeSite) -> None:
+    topology = far()
+    topology.lans["servers"] = LanPlan("servers", mtu=1400)
+    lvs = site(topology, nodes=["rs1"])
+    rips = [*lvs.servers("rs1"), *lvs.servers("rs1", family=6)]
+    lvs.put(virtual_service("web", " ".join(VIP.values()), 80, rips, forwarding="TUN"))
+    lvs.start()
+    serve(lvs["rs1"], 80)
+    with lvs["edge"].capture("eth0", "icmp or icmp6") as errors:
+        assert [echoed(lvs["client"], vip, 200_000) for vip in VIP.values()] == [True, True]
+    assert not [p for p in errors.packets() if p.inner is not None], "clients were told in time"
+
+
+def test_clients_learn_of_a_narrow_link_between_director_and_real_server(site: MakeSite) -> None:
+    lvs = site(far(), nodes=["rs1"])
+    lvs["edge"].run("ip", "route", "change", "10.0.0.0/24", "dev", "eth1", "mtu", "1300")
+    lvs.put(virtual_service("web", VIP[4], 80, lvs.servers("rs1"), forwarding="TUN"))
+    lvs.start()
+    serve(lvs["rs1"], 80)
+    assert [echoed(lvs["client"], VIP[4], 200_000) for _ in range(2)] == [True, True]
+    assert "mtu 1280" in lvs["client"].run("ip", "route", "get", VIP[4]).stdout
 
 
 @pytest.mark.parametrize("family", [4, 6], ids=["IPv4", "IPv6"])

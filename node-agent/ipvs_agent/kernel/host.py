@@ -128,14 +128,15 @@ def read_neighbours(sock: RouteSocket, addresses: Iterable[str], names: dict[int
 def resolve(sock: RouteSocket, addresses: Iterable[str]) -> dict[str, str]:
     """Make the kernel ask who these neighbours are (``NTF_USE``); ``read_neighbours`` has the answers soon after.
 
-    Gives the interface by address, for those that are asked for: on-link, not this host's own. An entry that is known
+    Gives the interface by address, for those that are asked for: on-link (also by a route that names the neighbour
+    itself as gateway, as ours to DR real servers do), not this host's own. An entry that is known
     and fresh is left alone, a stale one is confirmed, a failed one tried again.
     """
     paths = routes_get(sock, addresses)
     asked = {
         address: path.interface
         for address, path in paths.items()
-        if path is not None and not path.gateway and not path.local
+        if path is not None and path.gateway in ("", address) and not path.local
     }
     indices = {link.name: link.ifindex for link in read_links(sock)} if asked else {}
     requests = []

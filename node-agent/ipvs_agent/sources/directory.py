@@ -47,7 +47,8 @@ class _File(NamedTuple):
 class Changes:
     """What one look at the directory brought.
 
-    ``complete``: the whole set could be read. ``recheck``: seconds until it wants another look; None: not on its own.
+    ``complete``: the whole set could be read. ``unread``: objects that are there with a mistake in them, of which
+    nothing was ever read. ``recheck``: seconds until it wants another look; None: not on its own.
     """
 
     put: tuple[Declared, ...] = ()
@@ -55,6 +56,7 @@ class Changes:
     errors: tuple[ManifestError, ...] = ()
     complete: bool = False
     recheck: float | None = None
+    unread: frozenset[ObjectKey] = frozenset()
 
 
 class ManifestDirectory:
@@ -100,6 +102,12 @@ class ManifestDirectory:
             return self._nothing("holds no manifest (*.yaml, *.yml, *.json)")
         put = tuple(self._put(touched, fresh))
         return self._changes(put, now)
+
+    def place(self, key: ObjectKey) -> str:
+        """Where an object is, as ``DIR/web.yaml:12``; the directory where no file holds it."""
+        for name in self._holders.get(key, ()):
+            return f"{self.path / name}:{self._files[name].objects[key][0]}"
+        return str(self.path)
 
     def _signatures(self, names: frozenset[str] | None) -> Iterator[tuple[str, _Signature]]:
         if names is None:
@@ -209,7 +217,8 @@ class ManifestDirectory:
         else:
             self._since.clear()
         recheck = SETTLE if self._unsettled or self._since else None
-        return Changes(put, tuple(removed), tuple(errors), complete, recheck)
+        unread = frozenset(refused - self._taken.keys())
+        return Changes(put, tuple(removed), tuple(errors), complete, recheck, unread)
 
 
 def _counts(name: str) -> bool:

@@ -12,14 +12,14 @@ from msgspec.structs import replace
 from ipvs_agent.ledger import Owner
 from ipvs_agent.sources.directory import ManifestDirectory
 from ipvs_api.meta import ObjectKey, ObjectMeta
-from ipvs_api.node import IPVSNodeSpec
+from ipvs_api.node import IPVSNodeSpec, NodeGroup
 from ipvs_api.plan import VirtualServicePlan, VirtualServicePlanSpec
 from ipvs_planner.claims import NOTHING, claims_of
 from ipvs_planner.compile import compile_virtual_service
 from ipvs_planner.compiled import Compiled, Outcome
 from ipvs_planner.index import Key
 from ipvs_planner.node_spec import compile_node
-from ipvs_planner.reasons import Finding
+from ipvs_planner.reasons import Finding, Reason
 from ipvs_planner.snapshot import Snapshot
 
 NAMED_NODES = 10
@@ -63,6 +63,8 @@ class ManifestsSource:
         self, path: Path, node: str, stored: Mapping[Owner, VirtualServicePlanSpec], spec: IPVSNodeSpec
     ) -> None:
         self.path, self.node, self._spec = path, node, spec
+        self._stored: IPVSNodeSpec | None = spec
+        """In force like the plans of ``_untouched``, and as long."""
         self.snapshot = Snapshot(trusted=True)
         self.refusals: dict[Key, Compiled] = {}
         """What was not accepted, without plans."""
@@ -70,6 +72,10 @@ class ManifestsSource:
         """What there is to know of accepted ones; equal notes are one object."""
         self._known_notes: dict[tuple[Finding, ...], tuple[Finding, ...]] = {}
         self._planned: set[Owner] = set(stored)
+        self._untouched: set[Owner] = set(stored)
+        """Planned before this process: they stay as they are until every group and node has been read once. A plan
+        made without one of them could take away what serves."""
+        self._waiting: set[Key] = set()
         keys = {owner: Key(*owner.split("/", 1)) for owner in stored}
         for owner, plan in stored.items():
             self.snapshot.hold(keys[owner], claims_of([as_plan(plan)]))
@@ -78,7 +84,10 @@ class ManifestsSource:
     def look(self, now: float, names: frozenset[str] | None = None) -> Update:
         """Read what changed (of the files ``names``; None: of all) and plan what it touches."""
         changes = self._directory.look(now, names)
+        whole = changes.complete and all(key.kind == "VirtualService" for key in changes.unread)
         affected: set[Key] = set()
+        if whole:
+            affected, self._waiting, self._untouched, self._stored = self._waiting, set(), set(), None
         for declared in changes.put:
             affected |= self.snapshot.put(declared)
         for kind, namespace, name in changes.removed:
@@ -89,9 +98,14 @@ class ManifestsSource:
         while affected:
             for key in sorted(affected):
                 affected.discard(key)
-                affected |= self._plan(key, plans)
-        errors = (*(str(error) for error in changes.errors), *self._unknown_node(), *self._refused())
-        return Update(plans, self._node_spec(complete=changes.complete), errors, changes.recheck)
+                if owner_of(key) in self._untouched:
+                    self._waiting.add(key)
+                else:
+                    affected |= self._plan(key, plans)
+        spec = self._node_spec(complete=changes.complete)
+        unknown = self._unknown_node() if whole else self._held_back()
+        errors = (*(str(error) for error in changes.errors), *unknown, *self._refused(), *self._ill_written())
+        return Update(plans, spec, errors, changes.recheck)
 
     def _plan(self, key: Key, plans: dict[Owner, VirtualServicePlanSpec | None]) -> set[Key]:
         """Compile one virtual service; whom else that concerns."""
@@ -128,22 +142,53 @@ class ManifestsSource:
             f"is planned for this host; found {', '.join(known[:NAMED_NODES]) or 'no Node at all'}{more}{hint}"
         )
 
+    def _held_back(self) -> Iterator[str]:
+        if self._waiting:
+            yield (
+                f"{self.path}: what was programmed before the agent started stays as it is, VirtualService "
+                f"{owner_of(min(self._waiting))} among them, until every DirectorGroup and Node can be read"
+            )
+
     def _refused(self) -> list[str]:
         return [
-            f"VirtualService {owner_of(key)}: {finding.reason}: {finding.message}"
+            f"{self._place('VirtualService', *key)}: {finding.reason}: {finding.message}"
             for key, compiled in sorted(self.refusals.items())
             for finding in compiled.refusals
         ]
 
+    def _ill_written(self) -> Iterator[str]:
+        """Groups that cannot be used as they are, nodes part of which does not parse, groups that disagree."""
+        for name, group in sorted(self.snapshot.groups.items()):
+            for finding in group.findings:
+                yield f"{self._place('DirectorGroup', '', name)}: {finding.reason}: {finding.message}"
+        for name, node in sorted(self.snapshot.nodes.facts.items()):
+            for problem in node.problems:
+                yield f"{self._place('Node', '', name)}: {problem}"
+        for finding in self._disagreements:
+            yield f"{self.path}: {finding.reason}: {finding.message}"
+
+    def _place(self, kind: str, namespace: str, name: str) -> str:
+        """``DIR/web.yaml:12: VirtualService shop/web``."""
+        key = ObjectKey(kind, namespace, name)
+        return f"{self._directory.place(key)}: {key}"
+
     def _node_spec(self, *, complete: bool) -> IPVSNodeSpec:
         """The node's own settings; while something cannot be read, no group that was known is forgotten."""
-        spec = compile_node(self.snapshot, self.node, self._spec).spec
-        if not complete:
-            known = {group.name for group in spec.groups}
-            kept = tuple(group for group in self._spec.groups if group.name not in known)
-            spec = replace(spec, groups=spec.groups + kept)
+        spec, notes = compile_node(self.snapshot, self.node, self._spec)
+        self._disagreements = [finding for finding in notes if finding.reason is not Reason.MALFORMED_ADDRESS]
+        if self._stored is not None and self._stored.groups:
+            groups = _by_name(*spec.groups, *self._stored.groups)
+            spec = replace(spec, groups=groups, kernel=self._stored.kernel)
+        elif not complete:
+            spec = replace(spec, groups=_by_name(*self._spec.groups, *spec.groups))
         self._spec = spec
         return spec
+
+
+def _by_name(*groups: NodeGroup) -> tuple[NodeGroup, ...]:
+    """Sorted; of several of one name the last."""
+    found = {group.name: group for group in groups}
+    return tuple(found[name] for name in sorted(found))
 
 
 def as_plan(spec: VirtualServicePlanSpec) -> VirtualServicePlan:

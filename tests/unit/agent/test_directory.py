@@ -1,6 +1,5 @@
 """A directory of manifests: what appears is taken at once, what disappears only when it is really gone."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -95,7 +94,7 @@ def test_an_object_that_moves_to_another_file_is_not_removed(watched: Watched) -
     [
         lambda path: [file.unlink() for file in path.iterdir()],
         lambda path: (path / "a.yaml").write_text("spec: [unclosed"),
-        lambda path: os.rename(path, path.with_name("elsewhere")),
+        lambda path: path.rename(path.with_name("elsewhere")),
     ],
     ids=["empty", "unreadable YAML", "vanished"],
 )

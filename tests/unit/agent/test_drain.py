@@ -66,8 +66,13 @@ STEPS = [
     pytest.param([(0, activity(active=1), False), (300, activity(active=1), True)], id="idle connection: the timeout"),
     pytest.param([(0, activity(), False), (QUIET, activity(), True)], id="nothing there: once it was quiet"),
     pytest.param(
-        [(0, activity(1, 0, 10), False), (2, activity(0, 1, 50), False), (4, activity(0, 1, 90), False)]
-        + [(6, activity(0, 1, 90), False), (10, activity(0, 1, 90), True)],
+        [
+            (0, activity(1, 0, 10), False),
+            (2, activity(0, 1, 50), False),
+            (4, activity(0, 1, 90), False),
+            (6, activity(0, 1, 90), False),
+            (10, activity(0, 1, 90), True),
+        ],
         id="half-closed download: inactive for IPVS, but packets move",
     ),
     pytest.param(
