@@ -39,8 +39,8 @@ lint: $(READY) ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: kernel $(if $(filter tests,$(T)),lint) ## everything, or a part without the linters: make test T=path::name
-	$(BIN)/pytest $(T)
+test: kernel $(if $(filter tests,$(T)),lint) ## everything but the benches, or a part without the linters: make test T=path::name
+	$(BIN)/pytest $(T) $(if $(filter tests,$(T)),--ignore=tests/bench)
 
 demo: kernel ## the story told on a real network; make demo MANIFESTS=dir for your own
 	@$(BIN)/python -m ipvs_lab.demo $(if $(MANIFESTS),--manifests '$(MANIFESTS)')

@@ -54,7 +54,7 @@ def test_every_change_of_forwarding_keeps_connections_old_and_new(lvs: Site, fam
         before = method
     report = held.check("all changes")
     assert set(report.by_server) == set(SERVERS)
-    assert report.bytes > 1_000_000
+    assert report.bytes > 500 * report.opened  # half of them stream, 1,000 bytes a chunk
 
 
 @pytest.mark.parametrize("methods", [("NAT", "DR"), ("DR", "NAT"), ("NAT", "TUN"), ("TUN", "NAT")], ids="-".join)

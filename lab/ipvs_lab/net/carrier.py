@@ -69,3 +69,22 @@ def await_forwarding(switch: "Host", ports: list[str]) -> None:
         return all(state[port] == "forwarding" for port in ports)
 
     await_condition(forwarding, what="the bridges forward")
+
+
+def await_addresses(hosts: "list[Host]") -> None:
+    """Wait until the hosts' IPv6 addresses are all their own: the kernel takes each up, and makes its local route,
+    from a
+    work queue (addrconf_dad_completed), also where no duplicate is looked for."""
+
+    def lacking() -> list[str]:
+        return [host.name for host in hosts if not _has_local_routes(host)]
+
+    await_condition(lambda: not lacking(), what="every IPv6 address has its local route")
+
+
+def _has_local_routes(host: "Host") -> bool:
+    with host.inside():
+        net = Path("/proc/thread-self/net")
+        addresses = {line.split()[0] for line in (net / "if_inet6").read_text().splitlines()}
+        routes = {tuple(line.split()[:2]) for line in (net / "ipv6_route").read_text().splitlines()}
+    return all((address, "80") in routes for address in addresses)

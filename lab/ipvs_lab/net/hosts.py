@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from ipvs_lab.net import evidence, process
 from ipvs_lab.net.capture import Capture
-from ipvs_lab.net.carrier import await_forwarding, links_up, settle
+from ipvs_lab.net.carrier import await_addresses, await_forwarding, links_up, settle
 from ipvs_lab.net.dumps import Dump, take_dump
 from ipvs_lab.net.inside import Namespaces
 from ipvs_lab.net.process import Child, CommandFailed
@@ -202,6 +202,7 @@ class Network:
             links_up(host, [port.interface for port in host.plan.ports])
             host.run("ip", "-batch", "-", stdin=host_batch(number, host.plan))
         await_forwarding(self.switch, [far_end(h, p) for h, _, p, _ in cables(self.topology)])
+        await_addresses(list(self.hosts.values()))
 
     def __getitem__(self, name: str) -> Host:
         return self.hosts[name]
