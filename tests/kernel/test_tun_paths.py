@@ -2,11 +2,12 @@
 transfers, strangers kept out."""
 
 import socket
+import struct
 
 import pytest
 from tests.kernel.conftest import MakeSite, Site, echoed, virtual_service
 
-from ipvs_lab.net import Capture, Host, LanPlan, clients, serve
+from ipvs_lab.net import Capture, Host, LanPlan, ask, clients, serve
 from ipvs_lab.topologies import far
 
 VIP = {4: "192.0.2.10", 6: "2001:db8:2::10"}
@@ -129,3 +130,22 @@ def test_what_strangers_send_into_our_tunnels_is_dropped(site: MakeSite, family:
     assert {p.source for p in entered} == {lvs["client"].address(family=family)}
     sent = [p for p in seen.packets() if p.direction == "out" and p.protocol == "tcp"]
     assert {p.destination for p in sent} == {lvs["client"].address(family=family)}
+
+
+def test_strangers_cannot_hide_datagrams_in_gue(site: MakeSite) -> None:
+    """GUE need not carry IP: what it carries is delivered with the outer addresses, past everybody's port filters."""
+    topology = far()
+    topology.host("stranger", servers="10.0.0.66/24", via="10.0.0.1")
+    lvs = site(topology, nodes=["rs1"])
+    [rip] = lvs.servers("rs1")
+    lvs.put(virtual_service("web", VIP[4], 80, [rip], forwarding="TUN", tunnel=tunnel("GUE")))
+    lvs.start()
+    serve(lvs["rs1"], 53, "udp")
+    hidden = struct.pack(">HHHH", 4000, 53, 8 + 4, 0) + b"who\n"
+    with lvs["stranger"].inside():
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with sock, lvs["rs1"].capture("eth0", "udp") as seen:
+        sock.sendto(struct.pack(">BBH", 0, socket.IPPROTO_UDP, 0) + hidden, (rip, GUE_PORT))
+        assert ask(lvs["stranger"], rip, 53, "udp").server == "rs1", "asked openly it answers"
+    assert [p for p in seen.packets() if p.destination_port == GUE_PORT], "it was sent"
+    assert not [p for p in seen.packets() if p.destination_port == 4000], "and not answered"
