@@ -51,5 +51,5 @@ bench: kernel ## speed and size, in a lab kernel with real time
 requirements: $(READY) ## requirements/dev.txt anew, from pyproject.toml
 	@{ head -n 1 requirements/dev.txt; \
 	  $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --strip-extras \
-	    --allow-unsafe --extra agent --extra dev --build-deps-for editable --output-file - pyproject.toml; } > requirements/new.txt
+	    --allow-unsafe --extra agent --extra operator --extra dev --build-deps-for editable --output-file - pyproject.toml; } > requirements/new.txt
 	@mv requirements/new.txt requirements/dev.txt

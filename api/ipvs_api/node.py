@@ -27,7 +27,7 @@ from ipvs_api.directorgroup import KernelSettings
 from ipvs_api.meta import Condition, ObjectMeta, Shape
 
 REPORT_EXCEPTIONS = 100
-"""At most this many failures, unhealthy and draining real servers are named in one report, each."""
+"""At most this many failures, leaving services, draining and unhealthy real servers are named in one report, each."""
 
 
 class AnnouncementKind(StrEnum):
@@ -85,6 +85,13 @@ class ReportedServer(Shape, frozen=True):
     since: Moment = ""
 
 
+class ReportedService(Shape, frozen=True):
+    """A virtual service of which this node still has something that no plan wants any more."""
+
+    namespace: LabelName
+    name: ObjectName
+
+
 class ReportCounts(Shape, frozen=True):
     plans: Count = 0
     programmed: Count = 0
@@ -92,6 +99,7 @@ class ReportCounts(Shape, frozen=True):
     serving: Count = 0
     failures: Count = 0
     draining: Count = 0
+    leaving: Count = 0
     unhealthy: Count = 0
 
 
@@ -107,6 +115,7 @@ class IPVSNodeStatus(Shape, frozen=True):
     counts: ReportCounts = ReportCounts()
     failures: Annotated[tuple[PlanFailure, ...], Meta(max_length=REPORT_EXCEPTIONS)] = ()
     draining: Annotated[tuple[ReportedServer, ...], Meta(max_length=REPORT_EXCEPTIONS)] = ()
+    leaving: Annotated[tuple[ReportedService, ...], Meta(max_length=REPORT_EXCEPTIONS)] = ()
     unhealthy: Annotated[tuple[ReportedServer, ...], Meta(max_length=REPORT_EXCEPTIONS)] = ()
     truncated: bool = False
     master_of: Annotated[tuple[ObjectName, ...], Meta(max_length=64)] = ()

@@ -101,12 +101,26 @@ class PlanServer(Shape, frozen=True):
 
 
 class PlanBackend(Shape, frozen=True):
-    """Real servers of one node. ``addresses``: the node's own, what directors forward to in front of a second hop."""
+    """Real servers of one node. ``addresses``: the node's own, what directors forward to in front of a second hop.
+
+    ``directed``: directors send to it. The node has its role either way: before they do, and until the last connection
+    is gone.
+    """
 
     role: ServerRole
     servers: Annotated[tuple[PlanServer, ...], Meta(max_length=SLICE_SERVERS)]
     node: OptionalName = ""
     addresses: Annotated[tuple[Address, ...], Meta(max_length=16)] = ()
+    directed: bool = True
+
+
+class PlanPath(Shape, frozen=True):
+    """How packets come to the real servers, and how NAT ``Gateway`` replies go back."""
+
+    forwarding: Forwarding
+    return_path: ReturnPath = ReturnPath.MASQUERADE
+    gateways: Annotated[tuple[Address, ...], Meta(max_length=2)] = ()
+    tunnel: TunnelSpec = TunnelSpec()
 
 
 class VirtualServicePlanSpec(Shape, frozen=True):
@@ -130,6 +144,10 @@ class VirtualServicePlanSpec(Shape, frozen=True):
     one_packet: bool = False
     allowed_sources: Annotated[tuple[CIDR, ...], Meta(max_length=256)] = ()
     drain_timeout_seconds: DrainSeconds = 60
+    prepare: PlanPath | None = None
+    """What real servers make themselves able to take besides, as directors will send it next."""
+    withdrawn: bool = False
+    """Directors want nothing of it any more: they drain and give the addresses up. Real servers do as ``backends``."""
 
 
 class VirtualServicePlan(Shape, frozen=True):

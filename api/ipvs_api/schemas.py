@@ -16,6 +16,7 @@ CRD_FILES = {
     "DirectorGroup": "directorgroups.yaml",
     "VirtualServicePlan": "virtualserviceplans.yaml",
     "IPVSNode": "ipvsnodes.yaml",
+    "IPVSAddress": "ipvsaddresses.yaml",
 }
 """The file of each kind's CustomResourceDefinition."""
 

@@ -9,13 +9,14 @@ import pytest
 from msgspec import NODEFAULT, UNSET, inspect
 
 from ipvs_api.directorgroup import DirectorGroup
+from ipvs_api.ipaddress import IPVSAddress
 from ipvs_api.meta import ObjectMeta
 from ipvs_api.node import IPVSNode
 from ipvs_api.plan import Owner, PlanAddress, PlanPort, VirtualServicePlan, VirtualServicePlanSpec
 from ipvs_api.schemas import openapi_schema
 from ipvs_api.virtualservice import Forwarding, Persistence, Protocol, Scheduler, VirtualService
 
-TYPES = {type_.__name__: type_ for type_ in (VirtualService, DirectorGroup, VirtualServicePlan, IPVSNode)}
+TYPES = {type_.__name__: type_ for type_ in (VirtualService, DirectorGroup, VirtualServicePlan, IPVSNode, IPVSAddress)}
 ROOT = {"apiVersion", "kind", "metadata"}
 """Fields of every object, which API servers check by themselves."""
 

@@ -1,0 +1,1 @@
+"""The operator: what people declare becomes plans, what nodes report becomes status."""
