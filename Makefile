@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 T ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help venv kernel unit lint test demo bench requirements
+.PHONY: help venv kernel kubernetes unit lint test demo bench requirements
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1#/' | column -t -s '#' 2>/dev/null \
@@ -30,6 +30,9 @@ $(READY): requirements/dev.txt pyproject.toml lab/pyproject.toml
 kernel: $(READY) ## the lab kernel: found, or built once for this machine
 	@$(BIN)/ipvs-lab kernel
 
+kubernetes: $(READY) ## kube-apiserver, etcd and kubectl: found, or built once for this machine
+	@$(BIN)/ipvs-lab kubernetes
+
 unit: $(READY) ## the fast tests: no kernel, under ten seconds
 	$(BIN)/pytest -q tests/unit
 
@@ -39,7 +42,7 @@ lint: $(READY) ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: kernel $(if $(filter tests,$(T)),lint) ## everything but the benches, or a part without the linters: make test T=path::name
+test: kernel kubernetes $(if $(filter tests,$(T)),lint) ## everything but the benches, or a part without the linters: make test T=path::name
 	$(BIN)/pytest $(T) $(if $(filter tests,$(T)),--ignore=tests/bench)
 
 demo: kernel ## the story told on a real network; make demo MANIFESTS=dir for your own

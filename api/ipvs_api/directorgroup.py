@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
-from ipvs_api.bounds import CIDR, SET, Address, AddressRange, Generation, InterfaceName, ObjectName, keyed
+from ipvs_api.bounds import CIDR, SET, Address, AddressRange, Count, Generation, InterfaceName, ObjectName, keyed
 from ipvs_api.meta import Condition, LabelSelector, ObjectMeta, Shape
 
 
@@ -113,9 +113,10 @@ class DirectorGroupSpec(Shape, frozen=True):
 
 
 class AddressTotals(Shape, frozen=True):
-    """``total``: addresses in the group's ranges, counted up to 2^53-1."""
+    """``total``: addresses in the group's ranges, counted up to 2^53-1. ``used``: how many are claimed."""
 
     total: Generation = 0
+    used: Count = 0
 
 
 class DirectorGroupStatus(Shape, frozen=True):

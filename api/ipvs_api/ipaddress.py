@@ -1,7 +1,8 @@
 """``IPVSAddress``: the claim on one address, named by it. Creating it is the step that nobody can do twice.
 
 Internal, written by the operator only. It outlives its virtual services until no node has the address any more, and a
-restore of a backup brings it back with everything else. Shape: ``crds/ipvsaddresses.yaml``.
+restore of a backup brings it back with everything else. ``address``, ``directorGroup``, ``namespace`` and
+``directorIndex`` stay as they were created. Shape: ``crds/ipvsaddresses.yaml``.
 """
 
 from ipaddress import ip_address
@@ -18,6 +19,9 @@ ADDRESS_OWNERS = 256
 ADDRESS_HOLDERS = 10_240
 """More than a plan can concern: 10,000 real servers' nodes and 128 directors."""
 
+ADDRESS_TURNS = 8
+"""Addresses of one family that one virtual service is given at most, and so the values of ``director_index``."""
+
 
 class AddressOwner(Shape, frozen=True):
     """A VirtualService of the claim's namespace. ``uid`` changes where it is made anew, the claim stays its."""
@@ -27,13 +31,20 @@ class AddressOwner(Shape, frozen=True):
 
 
 class IPVSAddressSpec(Shape, frozen=True):
-    """``owners`` empty: released; the claim is kept until ``holders``, the nodes that may have it, have let go."""
+    """``owners``: who has it, or had it until the nodes have let go; a claim without any is deleted.
+
+    ``holders``: the nodes that may have it. ``director_index``: which of the group's directors, counted by name from 0
+    and round again, has it on its interface where one does (announcement ``static``).
+    """
 
     address: Address
     director_group: ObjectName
     namespace: LabelName
-    owners: Annotated[tuple[AddressOwner, ...], Meta(max_length=ADDRESS_OWNERS, extra_json_schema=keyed("name"))] = ()
+    owners: Annotated[
+        tuple[AddressOwner, ...], Meta(min_length=1, max_length=ADDRESS_OWNERS, extra_json_schema=keyed("name"))
+    ]
     holders: Annotated[tuple[ObjectName, ...], Meta(max_length=ADDRESS_HOLDERS, extra_json_schema=SET)] = ()
+    director_index: Annotated[int, Meta(ge=0, le=ADDRESS_TURNS - 1)] = 0
 
 
 class IPVSAddress(Shape, frozen=True):

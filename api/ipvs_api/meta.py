@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import Annotated, NamedTuple
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, field
 
 from ipvs_api.bounds import DNS_LABEL, Generation, Moment, ObjectName
 
@@ -22,6 +22,16 @@ class Loose(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """Base of what others own (metadata, Node): immutable, reads the fields we need and ignores the rest."""
 
 
+class OwnerReference(Loose, frozen=True):
+    """Whom an object goes with (``metav1.OwnerReference``)."""
+
+    kind: str
+    name: str
+    uid: str
+    api_version: str = field(name="apiVersion", default="")
+    controller: bool = False
+
+
 class ObjectMeta(Loose, frozen=True):
     """The part of Kubernetes' ObjectMeta that planning reads."""
 
@@ -31,8 +41,10 @@ class ObjectMeta(Loose, frozen=True):
     generation: int = 0
     resource_version: str = ""
     creation_timestamp: str = ""
+    deletion_timestamp: str = ""
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
+    owner_references: tuple[OwnerReference, ...] = ()
 
 
 class ObjectKey(NamedTuple):

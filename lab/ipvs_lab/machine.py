@@ -11,7 +11,10 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ipvs_lab.site import Nic
 
 GUEST = Path(__file__).with_name("guest.py")
 INSIDE = "IPVS_LAB_INSIDE"  # set for everything that runs in a lab: "kernel" or "native"
@@ -99,12 +102,14 @@ class Machine:
         stderr: int | IO[bytes] | None = None,
         files: dict[str, str] | None = None,
         directory_variable: str = "",
+        nic: "Nic | None" = None,
     ) -> None:
         """Boot `kernel` (native: the machine's own when `kernel` is Path()). Output goes to the descriptors given, or
         to the files `stdout` and `stderr` in `directory`.
 
         memory: ceiling of the kernel's memory, as in "2G". virtual_time: skip over time in which nothing runs.
         files: more files for `directory`, by name. directory_variable: an environment variable that names it inside.
+        nic: a cable into a site, `vec0` inside.
         """
         self.directory = Path(tempfile.mkdtemp(prefix="ipvs-lab-"))
         self.virtual_time = virtual_time
@@ -128,15 +133,22 @@ class Machine:
                 descriptors = [os.dup(one if isinstance(one, int) else one.fileno()) for one in (out, err)]
                 for descriptor in descriptors:
                     opened.callback(os.close, descriptor)
-                self.process = self._boot(kernel, memory, job.terminal is not None, descriptors, console)
+                self.process = self._boot(kernel, memory, job.terminal is not None, descriptors, console, nic)
 
     def _boot(
-        self, kernel: Path, memory: str, terminal: bool, output: list[int], console: IO[bytes]
+        self,
+        kernel: Path,
+        memory: str,
+        terminal: bool,
+        output: list[int],
+        console: IO[bytes],
+        nic: "Nic | None",
     ) -> "subprocess.Popen[bytes]":
         init = self.directory / "init"
         init.write_text(f"#!/bin/sh\nexec '{sys.executable}' -I -S '{GUEST}' '{self.directory}'\n")
         init.chmod(0o755)
         command = [
+            *(nic.prefix if nic else ()),
             *(["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []),  # no kernel outlives its owner
             str(kernel), f"mem={memory}", f"uml_dir={self.directory}/", "umid=uml",
             "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw", f"init={init}",
@@ -144,6 +156,7 @@ class Machine:
             f"con1=fd:0,fd:{output[0]}" if terminal else f"con1=null,fd:{output[0]}",
             "quiet", "panic=-1", "oops=panic", "seccomp=on",
             *(["time-travel"] if self.virtual_time else []),
+            *([nic.device] if nic else []),
         ]  # fmt: skip
         variables = {key: value for key, value in os.environ.items() if key not in ("TMP", "TEMP")}
         variables["TMPDIR"] = str(memory_directory())

@@ -1,12 +1,15 @@
 """The `ipvs-lab` command."""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
 from ipvs_lab import tools
 from ipvs_lab.doctor import report
 from ipvs_lab.kernel import find_kernel
+from ipvs_lab.kubernetes.control_plane import ControlPlane
+from ipvs_lab.kubernetes.programs import find_programs
 from ipvs_lab.machine import LabError
 from ipvs_lab.run import run_script
 from ipvs_lab.shell import open_shell
@@ -29,6 +32,12 @@ def parser() -> argparse.ArgumentParser:
 
     kernel = commands.add_parser("kernel", help="find the lab kernel, or build it once; prints where it is")
     kernel.set_defaults(act=act_kernel)
+
+    programs = commands.add_parser("kubernetes", help="find a control plane's programs, or build them once")
+    programs.set_defaults(act=act_kubernetes)
+
+    api = commands.add_parser("api", help="a Kubernetes API server of your own, until ctrl-c")
+    api.set_defaults(act=act_api)
 
     doctor = commands.add_parser("doctor", help="say whether this machine can run the lab, and what to do if not")
     doctor.set_defaults(act=lambda options: report(sys.stdout.write))
@@ -57,6 +66,21 @@ def act_kernel(options: argparse.Namespace) -> int:
     """`ipvs-lab kernel`: everything that lab kernels and what runs in them need, made ready."""
     tools.ensure(tools.RUN)
     print(find_kernel())
+    return 0
+
+
+def act_kubernetes(options: argparse.Namespace) -> int:
+    """`ipvs-lab kubernetes`: the programs of a control plane, made ready; prints the directory."""
+    print(find_programs())
+    return 0
+
+
+def act_api(options: argparse.Namespace) -> int:
+    """`ipvs-lab api`: kube-apiserver and etcd in the foreground."""
+    with ControlPlane() as plane:
+        print(f"export KUBECONFIG={plane.kubeconfig()} PATH={plane.programs}:$PATH", flush=True)
+        print(f"{plane.url} is ready; ctrl-c ends it, and everything in it is gone", file=sys.stderr)
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
     return 0
 
 

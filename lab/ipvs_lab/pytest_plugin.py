@@ -50,6 +50,9 @@ def pytest_configure(config: pytest.Config) -> None:
         from ipvs_lab.pytest_outer import Outer
 
         config.pluginmanager.register(Outer(config), "ipvs-lab-outer")
+        from ipvs_lab.kubernetes import fixtures
+
+        config.pluginmanager.register(fixtures, "ipvs-lab-kubernetes")
 
 
 @pytest.fixture

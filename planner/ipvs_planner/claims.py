@@ -53,17 +53,19 @@ Dispute = tuple[str, bytes, Owner | None]
 
 
 class Winner(NamedTuple):
-    """``holds``: it is programmed now. ``owner``: the namespace and group it has it under."""
+    """``holds``: it is programmed now. ``owner``: the namespace and group it has it under. ``claims``: an IPVSAddress
+    names it."""
 
     key: Key
     owner: Owner
     holds: bool
     created: str
+    claims: bool = False
 
     @property
-    def standing(self) -> tuple[bool, str, Key]:
+    def standing(self) -> tuple[bool, bool, str, Key]:
         """What decides between claims: the smallest wins."""
-        return (not self.holds, self.created or UNKNOWN_AGE, self.key)
+        return (not self.holds, not self.claims, self.created or UNKNOWN_AGE, self.key)
 
 
 class Stake(NamedTuple):

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from msgspec.structs import replace
+
 from ipvs_api.labels import node_label, plan_name
 from ipvs_api.meta import ObjectMeta
 from ipvs_api.plan import (
@@ -12,14 +14,15 @@ from ipvs_api.plan import (
     VirtualServicePlanSpec,
 )
 from ipvs_api.virtualservice import Forwarding, Persistence, ReturnPath, TunnelSpec
+from ipvs_planner.assign import Assignment, assign, to_claim
 from ipvs_planner.claims import Claims
-from ipvs_planner.compiled import Compiled, Outcome, refused
+from ipvs_planner.compiled import Compiled, Outcome, ServerCounts, refused
 from ipvs_planner.contention import gateway
 from ipvs_planner.groups import Directors
 from ipvs_planner.index import Key
 from ipvs_planner.intake import Intake
 from ipvs_planner.notes import notes_on, plan_scheduler
-from ipvs_planner.refusals import address_refusals, gateway_refusals, group_refusals, held_refusals, server_refusals
+from ipvs_planner.refusals import gateway_refusals, group_refusals, held_refusals, server_refusals
 from ipvs_planner.servers import Placed, concerned, place, slices
 from ipvs_planner.snapshot import Snapshot
 
@@ -38,29 +41,44 @@ def compile_virtual_service(snapshot: Snapshot, key: Key) -> Compiled:
         return refused(key, intake.generation, tuple(findings))
     directors = snapshot.directors[intake.group]
     placed = place(snapshot, intake, directors.nodes)
-    findings += address_refusals(snapshot, key, intake)
+    assignment = assign(snapshot, key, intake)
+    intake = replace(intake, vips=assignment.vips)
+    findings += assignment.findings
     findings += server_refusals(snapshot, intake, placed, directors.nodes)
     findings += gateway_refusals(snapshot, key, intake)
     if findings:
-        return refused(key, intake.generation, tuple(findings))
+        claiming = to_claim(snapshot, assignment, ()) if not assignment.findings else ()
+        return refused(key, intake.generation, tuple(findings), claiming)
     served = [entry for entry in placed if intake.forwarding is Forwarding.NAT or entry.reachable]
+    plans = tuple(_plans(snapshot, key, intake, directors, assignment, served))
     return Compiled(
         key=key,
         outcome=Outcome.PLANNED,
         generation=intake.generation,
-        plans=tuple(_plans(snapshot, key, intake, directors, served)),
-        notes=tuple(notes_on(intake, placed, served)),
+        claiming=to_claim(snapshot, assignment, {node for plan in plans for node in concerned(plan.spec)}),
+        plans=plans,
+        notes=(*assignment.notes, *notes_on(intake, placed, served)),
         claims=Claims(intake.group, intake.vip_endpoints(), intake.return_endpoints()),
+        servers=ServerCounts(len(served)),
     )
 
 
 def _plans(
-    snapshot: Snapshot, key: Key, intake: Intake, directors: Directors, served: Sequence[Placed]
+    snapshot: Snapshot,
+    key: Key,
+    intake: Intake,
+    directors: Directors,
+    assignment: Assignment,
+    served: Sequence[Placed],
 ) -> Iterator[VirtualServicePlan]:
     owner = Owner(key.namespace, key.name, intake.uid, intake.generation)
     routed = intake.forwarding is Forwarding.NAT and intake.return_path is ReturnPath.GATEWAY
-    gateways = [gateway(snapshot, intake.group, len(vip.packed)) for vip in intake.vips] if routed else []
-    addresses = tuple(PlanAddress(vip.text, directors.holder) for vip in intake.vips)
+    families = dict.fromkeys(len(vip.packed) for vip in intake.vips)
+    gateways = [gateway(snapshot, intake.group, family) for family in families] if routed else []
+    addresses = tuple(
+        PlanAddress(vip.text, directors.holding(turn))
+        for vip, turn in zip(assignment.vips, assignment.turns, strict=True)
+    )
     ports = tuple(PlanPort(port.name, port.protocol, port.number) for port in intake.ports)
     scheduler = plan_scheduler(intake, served)
     persistence = Persistence(*intake.persistence) if intake.persistence is not None else None

@@ -1,9 +1,11 @@
 """What compiling a VirtualService gives: plans or reasons, and what to do with what is programmed."""
 
 from enum import StrEnum
+from typing import NamedTuple
 
 import msgspec
 
+from ipvs_api.ipaddress import IPVSAddress
 from ipvs_api.meta import Condition, ConditionStatus
 from ipvs_api.plan import VirtualServicePlan
 from ipvs_planner.claims import NOTHING, Claims
@@ -25,10 +27,20 @@ class Outcome(StrEnum):
     """Delete them, which drains: the VirtualService is gone, or must not have what it has."""
 
 
+class ServerCounts(NamedTuple):
+    """Real servers that there should be, and those that can serve; ``healthy`` None: nobody checks."""
+
+    total: int = 0
+    healthy: int | None = None
+
+
 class Compiled(msgspec.Struct, frozen=True):
     """``plans`` is empty unless ``outcome`` is Planned. ``refusals``: why not; ``notes``: accepted, but worth knowing.
 
-    ``claims`` is what to ``Snapshot.hold`` once the plans are stored (nothing, once they are withdrawn and gone).
+    ``claiming``: addresses to claim before anything else is done, and then to compile again, also for one that is
+    refused: IPVSAddress objects to create where they have no uid, else to write over the one of that uid and
+    resourceVersion. ``claims`` is what to ``Snapshot.hold`` once the plans are stored (nothing, once they are withdrawn
+    and gone).
     """
 
     key: Key
@@ -38,11 +50,16 @@ class Compiled(msgspec.Struct, frozen=True):
     refusals: tuple[Finding, ...] = ()
     notes: tuple[Finding, ...] = ()
     claims: Claims = NOTHING
+    claiming: tuple[IPVSAddress, ...] = ()
+    servers: ServerCounts = ServerCounts()
 
 
-def refused(key: Key, generation: int, refusals: tuple[Finding, ...]) -> Compiled:
+def refused(
+    key: Key, generation: int, refusals: tuple[Finding, ...], claiming: tuple[IPVSAddress, ...] = ()
+) -> Compiled:
     withdrawn = any(finding.reason in WITHDRAWN for finding in refusals)
-    return Compiled(key, Outcome.WITHDRAWN if withdrawn else Outcome.KEPT, generation, refusals=refusals)
+    outcome = Outcome.WITHDRAWN if withdrawn else Outcome.KEPT
+    return Compiled(key, outcome, generation, refusals=refusals, claiming=claiming)
 
 
 def accepted_condition(compiled: Compiled) -> Condition:

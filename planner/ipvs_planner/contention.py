@@ -1,10 +1,12 @@
-"""Who gets what several virtual services ask for: the holder, then the oldest, then the first by name.
+"""Who gets what several virtual services ask for: the holder, then whom an IPVSAddress names, then the oldest, then the
+first by name.
 
 A claim counts when its VirtualService could have what it asks for: it is well-formed, its group is there, usable,
 admits its namespace and contains the address. So nobody blocks an address that would be refused to him anyway.
 
 An address belongs to one namespace and group (several directors answering for one address is no sharing); within them
-each protocol and port belongs to one virtual service. Replies of one real server's endpoint go to one gateway.
+each protocol and port belongs to one virtual service. Where an IPVSAddress is there, whose the address is stands in it.
+Replies of one real server's endpoint go to one gateway.
 """
 
 from collections.abc import Iterable
@@ -19,6 +21,15 @@ def address_owner(snapshot: Snapshot, address: Packed) -> Winner | None:
     """Who an address belongs to; None: nobody whose claim counts."""
     claims = (_claim_on_address(snapshot, key, address) for key in snapshot.stakes.addresses[address])
     return _decided(snapshot, ("address", address, None), claims)
+
+
+def owner_of(snapshot: Snapshot, address: Packed) -> Owner | None:
+    """The namespace and group that may use an address; None: nobody's claim counts, or nobody disputes it."""
+    claim = snapshot.addresses.pool.claims.get(address)
+    if claim is not None:
+        return claim.owner
+    first = address_owner(snapshot, address) if snapshot.stakes.addresses.disputed(address) else None
+    return first.owner if first is not None else None
 
 
 def vip_winner(snapshot: Snapshot, vip: Endpoint, owner: Owner) -> Winner | None:
@@ -65,19 +76,10 @@ def _claim_on_vip(snapshot: Snapshot, key: Key, vip: Endpoint) -> Winner | None:
     if has and (facts.broken or moving):
         # It stays programmed as it was until it can be accepted again.
         return Winner(key, Owner(key.namespace, held.group), True, facts.created)
-    if moving or vip not in facts.vips or not admits(snapshot, facts.owner, address_of(vip), holds=has):
+    if moving or vip not in facts.vips or not snapshot.admits(facts.owner, address_of(vip), holds=has):
         return None
-    return Winner(key, facts.owner, has, facts.created)
-
-
-def admits(snapshot: Snapshot, owner: Owner, address: Packed, *, holds: bool) -> bool:
-    """The owner's group lets it have the address; a group that cannot be used as written lets holders stay."""
-    group = snapshot.groups.get(owner.group)
-    if group is None:
-        return False
-    if group.findings:
-        return holds
-    return (snapshot.trusted or group.admits_namespace(owner.namespace)) and group.contains(address)
+    claim = snapshot.addresses.pool.claims.get(address_of(vip))
+    return Winner(key, facts.owner, has, facts.created, claim is not None and claim.names(key))
 
 
 def _claim_on_return(snapshot: Snapshot, key: Key, end: Endpoint) -> Winner | None:
@@ -91,8 +93,7 @@ def _claim_on_return(snapshot: Snapshot, key: Key, end: Endpoint) -> Winner | No
 
 
 def _wins(snapshot: Snapshot, key: Key, owner: Owner, vip: Endpoint) -> bool:
-    first = address_owner(snapshot, address_of(vip)) if snapshot.stakes.addresses.disputed(address_of(vip)) else None
-    if first is not None and first.owner != owner:
+    if owner_of(snapshot, address_of(vip)) not in (None, owner):
         return False
     winner = vip_winner(snapshot, vip, owner)
     return winner is not None and winner.key == key

@@ -19,6 +19,9 @@ from ipvs_planner.compiled import Compiled, Outcome, accepted_condition
 from ipvs_planner.conditions import condition_of, is_true, settle
 from ipvs_planner.progress import Progress, Stage, progress_of
 from ipvs_planner.reasons import Reason
+from ipvs_planner.reports import Void
+
+NO_VOIDS: Mapping[str, Void] = {}
 
 DEADLINE_SECONDS = 60
 """How long an owning director may lack the current plan before Ready turns False."""
@@ -31,20 +34,27 @@ def fold(
     now: str,
     *,
     here: str = "",
+    voids: Mapping[str, Void] = NO_VOIDS,
+    unfinished: str = "",
 ) -> VirtualServiceStatus:
     """The status of ``compiled``'s VirtualService.
 
     ``compiled.plans`` are the plans as stored (with their resource versions, where there are any); for a refused one
     whose plans are kept, put the stored plans in. ``reports``: by node; leave out what is void. ``now``: RFC 3339.
     ``here``: the only host whose report can be seen, where hosts do not report to each other; other hosts are Unknown.
+    ``voids``: whose report does not count, and why. ``unfinished``: what is still to be told to the nodes, in words.
     """
     before = previous.conditions if previous is not None else ()
-    progress = progress_of(compiled, reports, here)
+    progress = progress_of(compiled, reports, here, voids)
     owning = [progress[node] for node in _owners(compiled, progress)]
-    conditions = [accepted_condition(compiled), _programmed(compiled, progress), _ready(compiled, owning, before, now)]
-    if any(entry.stage is Stage.LAGGING for entry in owning):
-        message = f"Waiting for {_names(owning, Stage.LAGGING)}."
-        conditions.append(_condition(compiled, "Reconciling", ConditionStatus.TRUE, Reason.PENDING, message))
+    everybody = owning if here else list(progress.values())
+    conditions = [accepted_condition(compiled), _programmed(compiled, progress)]
+    conditions.append(_ready(compiled, owning, everybody, before, now, unfinished))
+    waiting = _names(everybody, Stage.LAGGING)
+    if unfinished or waiting:
+        reason = Reason.PREPARING if unfinished else Reason.PENDING
+        message = unfinished or f"Waiting for {waiting}."
+        conditions.append(_condition(compiled, "Reconciling", ConditionStatus.TRUE, reason, message))
     if compiled.refusals:
         message = "It stays refused until it, or what it is refused for, is changed."
         conditions.append(_condition(compiled, "Stalled", ConditionStatus.TRUE, compiled.refusals[0].reason, message))
@@ -60,16 +70,24 @@ def fold(
         conditions=settle(conditions, before, now),
         directors=NodeCount(desired=len(directors), programmed=len(directors & done)),
         real_servers=RealServerCounts(
-            total=sum(len(backend.servers) for plan in compiled.plans for backend in plan.spec.backends),
+            total=compiled.servers.total,
+            healthy=compiled.servers.healthy or 0,
             draining=len(_draining(compiled, reports, directors)),
         ),
         nodes=NodeCounts(desired=len(progress), programmed=len(done), failures=tuple(_failures(progress.values()))),
         summary=Summary(
             vip=",".join(entry.address for entry in addresses),
-            healthy="unchecked" if compiled.plans else "",
+            healthy=_healthy(compiled),
             nodes=f"{len(done)}/{len(progress)}",
         ),
     )
+
+
+def _healthy(compiled: Compiled) -> str:
+    if not compiled.plans:
+        return ""
+    total, healthy = compiled.servers
+    return "unchecked" if healthy is None else f"{healthy}/{total}"
 
 
 def _owners(compiled: Compiled, progress: Mapping[str, Progress]) -> list[str]:
@@ -106,27 +124,46 @@ def _programmed(compiled: Compiled, progress: Mapping[str, Progress]) -> Conditi
     )
 
 
-def _ready(compiled: Compiled, owning: Sequence[Progress], before: Sequence[Condition], now: str) -> Condition:
-    """False only when an owning director lacks the current spec, or the spec is refused."""
+def _ready(
+    compiled: Compiled,
+    owning: Sequence[Progress],
+    everybody: Sequence[Progress],
+    before: Sequence[Condition],
+    now: str,
+    unfinished: str,
+) -> Condition:
+    """True once every node concerned has read the current generation back from its kernel.
+
+    After that False only when an owning director lacks the current spec, no real server is left, or it is refused.
+    """
     if not compiled.plans or compiled.refusals:
         reason = str(compiled.refusals[0].reason if compiled.refusals else Reason.REFUSED)
         stays = compiled.plans and compiled.outcome is Outcome.KEPT
         message = "What was accepted before stays as it is." if stays else "It is not served."
         return _condition(compiled, "Ready", ConditionStatus.FALSE, reason, message)
+    total, healthy = compiled.servers
+    if healthy == 0:
+        message = f"None of {total} real servers is ready." if total else "There are no real servers."
+        return _condition(compiled, "Ready", ConditionStatus.FALSE, Reason.NO_REAL_SERVERS, message)
+    judged = owning if _was_ready(compiled, before) else everybody
     failed = [entry for entry in owning if entry.stage is Stage.FAILED]
-    lagging = [entry for entry in owning if entry.stage is Stage.LAGGING]
-    unknown = [entry for entry in owning if entry.stage is Stage.UNKNOWN]
+    lagging = [entry for entry in judged if entry.stage is Stage.LAGGING]
+    unknown = [entry for entry in judged if entry.stage in (Stage.UNKNOWN, Stage.FAILED)]
+    overdue = [entry for entry in owning if entry.stage is Stage.LAGGING]
     status, reason = ConditionStatus.TRUE, str(Reason.PROGRAMMED)
-    message = "Its directors have it in their kernels. Whether real servers answer is not checked."
+    message = "It is in the kernels of all nodes that have a part in it."
+    if healthy is None:
+        message += " Whether real servers answer is not checked."
     if failed:
         status, reason, message = ConditionStatus.FALSE, failed[0].reason, failed[0].message
-    elif lagging and _overdue(condition_of(before, "Reconciling"), now):
+    elif overdue and waited(before, now) >= DEADLINE_SECONDS:
         status, reason = ConditionStatus.FALSE, Reason.LAGGING
-        message = f"For {DEADLINE_SECONDS} s and longer: {lagging[0].message}"
-    elif lagging and not _was_ready(compiled, before):
-        status, reason, message = ConditionStatus.UNKNOWN, Reason.PENDING, lagging[0].message
+        message = f"For {DEADLINE_SECONDS} s and longer: {overdue[0].message}"
     elif unknown:
         status, reason, message = ConditionStatus.UNKNOWN, unknown[0].reason, unknown[0].message
+    elif not _was_ready(compiled, before) and (lagging or unfinished):
+        status, reason = ConditionStatus.UNKNOWN, Reason.PENDING
+        message = lagging[0].message if lagging else unfinished
     return _condition(compiled, "Ready", status, reason, message)
 
 
@@ -136,14 +173,14 @@ def _was_ready(compiled: Compiled, before: Sequence[Condition]) -> bool:
     return ready is not None and is_true(ready) and ready.observed_generation == compiled.generation
 
 
-def _overdue(reconciling: Condition | None, now: str) -> bool:
-    if reconciling is None:
-        return False
+def waited(conditions: Sequence[Condition], now: str) -> float:
+    """For how many seconds it has been ``Reconciling``; 0 where it is not."""
+    reconciling = condition_of(conditions, "Reconciling")
     try:
-        waited = datetime.fromisoformat(now) - datetime.fromisoformat(reconciling.last_transition_time)
+        since = datetime.fromisoformat(reconciling.last_transition_time if reconciling is not None else now)
+        return max(0.0, (datetime.fromisoformat(now) - since).total_seconds())
     except (ValueError, TypeError):
-        return False
-    return waited.total_seconds() >= DEADLINE_SECONDS
+        return 0.0
 
 
 def _names(entries: Iterable[Progress], stage: Stage) -> str:

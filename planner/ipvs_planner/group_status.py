@@ -25,7 +25,7 @@ def compile_group(
     return DirectorGroupStatus(
         observed_generation=group.generation,
         conditions=settle(conditions, previous.conditions if previous is not None else (), now),
-        addresses=AddressTotals(total=min(group.size, LARGEST_TOTAL)),
+        addresses=AddressTotals(min(group.size, LARGEST_TOTAL), snapshot.addresses.pool.used(name)),
         directors=directors.nodes,
     )
 

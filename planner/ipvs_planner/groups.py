@@ -12,6 +12,7 @@ from ipvs_api.plan import PLAN_DIRECTORS, PlanDirector
 from ipvs_planner.nodes import NodeFacts, Prefix, parse_prefix
 from ipvs_planner.packed import V4, V6, Packed, parse_address
 from ipvs_planner.reasons import Finding, Reason
+from ipvs_planner.rooms import family_of, givable
 from ipvs_planner.selectors import NAMESPACE_NAME, faults, keys, selects
 
 SUPPORTED = (AnnouncementKind.STATIC, AnnouncementKind.NONE)
@@ -20,7 +21,9 @@ SUPPORTED = (AnnouncementKind.STATIC, AnnouncementKind.NONE)
 class GroupFacts(msgspec.Struct, frozen=True):
     """``findings``: what is wrong with the group as it is written; then the rest is what could be read of it.
 
-    ``admits``: the selector for namespaces, None for all. ``announcement`` None: not exactly one was named.
+    ``givable``: what of ``ranges`` is given to those who name no address, sorted, without overlaps; ``families``: the
+    packed lengths of that, IPv4 first. ``admits``: the selector for namespaces, None for all. ``announcement`` None:
+    not exactly one was named.
     """
 
     name: str
@@ -29,6 +32,8 @@ class GroupFacts(msgspec.Struct, frozen=True):
     interface: str
     addresses: tuple[str, ...]
     ranges: tuple[AddressRange, ...]
+    givable: tuple[AddressRange, ...]
+    families: tuple[int, ...]
     admits: LabelSelector | None
     static_backends: tuple[Prefix, ...]
     announcement: AnnouncementKind | None
@@ -79,6 +84,14 @@ class Directors(msgspec.Struct, frozen=True):
     gateways: dict[int, str] = {}
     matching: int = 0
 
+    def holding(self, turn: int) -> str:
+        """The director that has an address of that turn on its interface; empty where none does.
+
+        ``turn`` (``directorIndex`` of the address's claim) counts a virtual service's addresses of one family, so that
+        each director has some of them. Everything else has turn 0: the first director.
+        """
+        return self.nodes[turn % len(self.nodes)] if self.holder else ""
+
 
 def group_facts(group: DirectorGroup) -> GroupFacts:
     spec = group.spec
@@ -119,6 +132,7 @@ def group_facts(group: DirectorGroup) -> GroupFacts:
     elif spec.allowed_namespaces.selector is not None:
         faulty.append("spec.allowedNamespaces.selector: found one, which from: All does not look at; remove it")
     kind = _announcement(spec.announcement)
+    given = givable(ranges.items())
     findings = [Finding(Reason.GROUP_INVALID, message) for message in faulty]
     if kind is None:
         findings.append(
@@ -138,6 +152,8 @@ def group_facts(group: DirectorGroup) -> GroupFacts:
         interface=spec.interface,
         addresses=tuple(ranges),
         ranges=tuple(ranges.values()),
+        givable=given,
+        families=tuple(sorted({family_of(span) for span in given})),
         admits=admits,
         static_backends=tuple(static_backends),
         announcement=kind,
@@ -165,8 +181,9 @@ def _announcement(announcement: Announcement) -> AnnouncementKind | None:
 def directors_of(group: GroupFacts, nodes: Iterable[NodeFacts]) -> Directors:
     """The directors among ``nodes``, the first ``PLAN_DIRECTORS`` by name.
 
-    ``static``: the first holds every VIP. A gateway is the group's first ``gatewayAddresses`` entry of the family, else
-    the first own address of that family of the node whose VIPs it has (of ``none``: of the only director).
+    ``static``: the first is the holder of all VIPs but further ones of one virtual service. A gateway is the group's
+    first ``gatewayAddresses`` entry of the family, else the first own address of that family of the holder (of
+    ``none``: of the only director).
     """
     matching = sorted((node for node in nodes if selects(group.selector, node.labels)), key=lambda node: node.name)
     chosen = matching[:PLAN_DIRECTORS]

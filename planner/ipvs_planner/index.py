@@ -66,6 +66,13 @@ class Index(Generic[T]):
             return set()
         return set().union(*row.values()) if isinstance(row, dict) else {row.key}
 
+    def parties(self, value: T) -> Iterator[Party]:
+        row = self._rows.get(value)
+        if isinstance(row, Party):
+            yield row
+        elif row is not None:
+            yield from (Party(owner, key) for owner, keys in row.items() for key in keys)
+
     def shared(self, value: T) -> bool:
         """Several name it."""
         return isinstance(self._rows.get(value), dict)

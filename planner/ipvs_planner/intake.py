@@ -59,6 +59,7 @@ class Intake(msgspec.Struct, frozen=True, array_like=True):
     drain_timeout_seconds: int
     checks_health: bool
     has_fallback: bool
+    address_count: int
 
     def vip_endpoints(self) -> tuple[Endpoint, ...]:
         return tuple(

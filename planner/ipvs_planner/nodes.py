@@ -123,6 +123,10 @@ class Nodes:
                 if not by_shift[prefix.shift]:
                     del by_shift[prefix.shift]
 
+    def addresses(self) -> Iterator[Packed]:
+        """Every node's own."""
+        return iter(self._own)
+
     def whose(self, address: Packed) -> NodeFacts | None:
         """The node that has this address itself; of several that say so, the first by name."""
         names = self._own.get(address)

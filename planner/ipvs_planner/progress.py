@@ -7,6 +7,7 @@ from typing import NamedTuple
 from ipvs_api.node import IPVSNodeStatus, PlanFailure
 from ipvs_planner.compiled import Compiled
 from ipvs_planner.reasons import Reason
+from ipvs_planner.reports import Void
 from ipvs_planner.servers import concerned
 
 
@@ -30,14 +31,21 @@ class Progress(NamedTuple):
     message: str = ""
 
 
-def progress_of(compiled: Compiled, reports: Mapping[str, IPVSNodeStatus], here: str) -> dict[str, Progress]:
-    """By node, for every node that the plans concern, sorted by name."""
+def progress_of(
+    compiled: Compiled, reports: Mapping[str, IPVSNodeStatus], here: str, voids: Mapping[str, Void]
+) -> dict[str, Progress]:
+    """By node, for every node that the plans concern, sorted by name. ``voids``: whose report does not count."""
     versions: dict[str, list[str]] = {}
     for plan in compiled.plans:
         for node in concerned(plan.spec):
             versions.setdefault(node, []).append(plan.metadata.resource_version)
     servers = sum(len(backend.servers) for plan in compiled.plans for backend in plan.spec.backends)
-    return {node: _progress(compiled, node, versions[node], servers, reports, here) for node in sorted(versions)}
+    return {
+        node: Progress(node, Stage.UNKNOWN, *voids[node])
+        if node in voids
+        else _progress(compiled, node, versions[node], servers, reports, here)
+        for node in sorted(versions)
+    }
 
 
 def _progress(

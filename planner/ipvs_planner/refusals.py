@@ -9,11 +9,13 @@ from ipvs_planner.contention import address_owner, gateway, return_winner, vip_w
 from ipvs_planner.groups import GroupFacts
 from ipvs_planner.index import Key
 from ipvs_planner.intake import Intake
-from ipvs_planner.packed import FAMILIES, address_of, describe, text_of
+from ipvs_planner.packed import FAMILIES, Address, Packed, address_of, describe, text_of
 from ipvs_planner.reasons import Finding, Reason
 from ipvs_planner.selectors import words
 from ipvs_planner.servers import Placed
 from ipvs_planner.snapshot import Snapshot
+
+SHARING = "an address is shared, on other ports, only within one namespace and DirectorGroup"
 
 
 def group_refusals(snapshot: Snapshot, key: Key, name: str) -> Iterator[Finding]:
@@ -68,56 +70,75 @@ def _outside(found: str, group: GroupFacts) -> Finding:
 
 
 def address_refusals(snapshot: Snapshot, key: Key, intake: Intake) -> Iterator[Finding]:
-    """No address, one that is not the group's to give, or one that somebody else has."""
+    """Where nothing allocates: no address, one that is not the group's to give, or one that somebody else has."""
     group = snapshot.groups[intake.group]
     if not intake.vips:
         yield Finding(
             Reason.ADDRESS_REQUIRED,
             f"spec.addresses: found none, wanted an address of DirectorGroup {group.name} "
-            f"({', '.join(group.addresses)}); this version does not choose one",
+            f"({', '.join(group.addresses)}); nothing here chooses one",
         )
     for vip in intake.vips:
-        node = snapshot.nodes.whose(vip.packed)
-        if not group.contains(vip.packed):
-            yield _outside(f"spec.addresses: found {vip.text}", group)
-        elif node is not None:
-            yield Finding(
-                Reason.ADDRESS_IS_NODE,
-                f"spec.addresses: found {vip.text}, Node {node.name}'s own address, whose other ports would be closed; "
-                "wanted an address that no host has",
-            )
-        else:
-            yield from _conflicts(snapshot, key, intake, vip.packed)
+        unfit = unfit_address(snapshot, group, vip, f"spec.addresses: found {vip.text}")
+        yield from unfit or address_conflicts(snapshot, key, vip.packed) or port_conflicts(snapshot, key, vip.packed)
 
 
-def _conflicts(snapshot: Snapshot, key: Key, intake: Intake, address: bytes) -> Iterator[Finding]:
+def unfit_address(snapshot: Snapshot, group: GroupFacts, vip: Address, found: str) -> list[Finding]:
+    """Not one of the group's, or a node's own."""
+    if not group.contains(vip.packed):
+        return [_outside(found, group)]
+    node = snapshot.nodes.whose(vip.packed)
+    if node is None:
+        return []
+    return [
+        Finding(
+            Reason.ADDRESS_IS_NODE,
+            f"{found}, Node {node.name}'s own address, whose other ports would be closed; "
+            "wanted an address that no host has",
+        )
+    ]
+
+
+def address_conflicts(snapshot: Snapshot, key: Key, address: Packed) -> list[Finding]:
+    """Without a claim on it: another namespace or group has the address, or comes before."""
     facts = snapshot.facts(key)
-    if facts is None:
-        return
-    if snapshot.stakes.addresses.disputed(address):
-        first = address_owner(snapshot, address)
-        if first is not None and first.owner != facts.owner:
-            yield Finding(
-                Reason.ADDRESS_CONFLICT,
-                f"spec.addresses: {text_of(address)} belongs to {_why(first, key, facts.created)}; an address is "
-                "shared, on other ports, only within one namespace and DirectorGroup",
-            )
-            return
-    for vip in facts.vips:
-        if address_of(vip) != address or not snapshot.stakes.vips.shared(vip):
+    if facts is None or not snapshot.stakes.addresses.disputed(address):
+        return []
+    first = address_owner(snapshot, address)
+    if first is None or first.owner == facts.owner:
+        return []
+    return [
+        Finding(
+            Reason.ADDRESS_CONFLICT,
+            f"spec.addresses: {text_of(address)} belongs to {_why(first, key, facts.created)}; {SHARING}",
+        )
+    ]
+
+
+def port_conflicts(snapshot: Snapshot, key: Key, address: Packed) -> list[Finding]:
+    """Another of the same namespace and group has a protocol and port of the address, or comes before."""
+    facts = snapshot.facts(key)
+    found = []
+    for vip in facts.vips if facts is not None else ():
+        if facts is None or address_of(vip) != address or not snapshot.stakes.vips.shared(vip):
             continue
         winner = vip_winner(snapshot, vip, facts.owner)
         if winner is not None and winner.key != key:
-            yield Finding(
-                Reason.ADDRESS_CONFLICT,
-                f"spec.ports: {describe(vip)} belongs to {_why(winner, key, facts.created)}",
+            found.append(
+                Finding(
+                    Reason.ADDRESS_CONFLICT,
+                    f"spec.ports: {describe(vip)} belongs to {_why(winner, key, facts.created)}",
+                )
             )
+    return found
 
 
 def _why(winner: Winner, key: Key, created: str) -> str:
     name = f"VirtualService {winner.key} (DirectorGroup {winner.owner.group})"
     if winner.holds:
         return f"{name}, which is programmed with it"
+    if winner.claims:
+        return f"{name}, which has the address"
     return f"{name}, which is older" if winner.created != created else f"{name}, which comes first by name"
 
 

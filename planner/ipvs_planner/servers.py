@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from ipvs_api.plan import SLICE_SERVERS, PlanBackend, PlanServer, ServerRole, VirtualServicePlanSpec
+from ipvs_api.plan import SLICE_SERVERS, PlanBackend, PlanPath, PlanServer, ServerRole, VirtualServicePlanSpec
 from ipvs_api.virtualservice import Forwarding, ReturnPath
 from ipvs_planner.intake import Intake, Server
 from ipvs_planner.nodes import NodeFacts
@@ -76,12 +76,17 @@ def _plan_server(server: Server, ports: tuple[int, ...]) -> PlanServer:
     return PlanServer(server.text, ports, server.weight, server.max_connections, server.resume_connections)
 
 
-def concerned(spec: VirtualServicePlanSpec) -> set[str]:
-    """The nodes that have something to do for a plan: directors always, the real servers' where it is not plain NAT.
+def bears_roles(path: VirtualServicePlanSpec | PlanPath) -> bool:
+    """Real servers need something of their own; under NAT with Masquerade they do not."""
+    return path.forwarding is not Forwarding.NAT or path.return_path is ReturnPath.GATEWAY
 
-    Under NAT with Masquerade a real server needs nothing of its own.
+
+def concerned(spec: VirtualServicePlanSpec) -> set[str]:
+    """The nodes that have something to do for a plan: directors always, those of real servers where these bear roles.
+
+    Directors of a plan that is withdrawn have something to take away.
     """
     nodes = {director.node for director in spec.directors}
-    if spec.forwarding is not Forwarding.NAT or spec.return_path is ReturnPath.GATEWAY:
+    if bears_roles(spec) or (spec.prepare is not None and bears_roles(spec.prepare)):
         nodes.update(backend.node for backend in spec.backends if backend.role is not ServerRole.MACHINE)
     return nodes

@@ -61,6 +61,7 @@ def take_in(service: VirtualService) -> Intake:
         drain_timeout_seconds=spec.drain.timeout_seconds,
         checks_health=spec.health_check.type is not HealthCheckType.NONE,
         has_fallback=spec.fallback is not None,
+        address_count=spec.address_count,
     )
 
 

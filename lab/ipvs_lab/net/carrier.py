@@ -63,8 +63,7 @@ def await_forwarding(switch: "Host", ports: list[str]) -> None:
     def forwarding() -> bool:
         settle(switch, ports)
         state = {
-            link["ifname"]: link.get("linkinfo", {}).get("info_slave_data", {}).get("state")
-            for link in switch.json("ip", "-j", "-d", "link", "show", "type", "veth")
+            link["ifname"]: link.get("linkinfo", {}).get("info_slave_data", {}).get("state") for link in switch.links()
         }
         return all(state[port] == "forwarding" for port in ports)
 

@@ -210,6 +210,12 @@ class Network:
     def __iter__(self) -> Iterator[Host]:
         return iter(self.hosts.values())
 
+    def uplink(self, lan: str, device: str = "vec0") -> None:
+        """Plug the lab kernel's own network card into a LAN: its hosts and those of the site are neighbours then."""
+        subprocess.run(["ip", "link", "set", device, "netns", SWITCH], check=True)
+        self.switch.run("ip", "link", "set", device, "master", lan, "up")
+        await_forwarding(self.switch, [device])
+
     def impair(self, host: str, lan: str, *, delay: str = "", loss: str = "", rate: str = "") -> None:
         """From now on, frames to a host on a LAN are delayed or lost as told (tc-netem(8)); nothing given: mended."""
         device = self._far_end(host, lan)

@@ -9,8 +9,10 @@ import pytest
 from ipvs_api.meta import Condition
 from ipvs_api.node import IPVSNodeStatus
 from ipvs_api.virtualservice import VirtualServiceStatus
-from ipvs_planner.compiled import Compiled, Outcome
+from ipvs_planner.compiled import Compiled, Outcome, ServerCounts
 from ipvs_planner.fold import fold
+from ipvs_planner.reasons import Reason
+from ipvs_planner.reports import Void
 
 from .worlds import BASE, compiled, group, node, report, service
 
@@ -65,12 +67,12 @@ CASES = [
     (PLANNED, reports(lb1=TORN), "False Broken", "False ProgrammingFailed", set(), "3/4"),
     (PLANNED, reports(lb1=CUT), "Unknown ReportTruncated", "Unknown ReportTruncated", set(), "3/4"),
     (PLANNED, reports(lb1=PARTLY), "True Programmed", "False ProgrammingFailed", set(), "3/4"),
-    (PLANNED, reports(lb2=LATE), "True Programmed", "False Pending", set(), "3/4"),
-    (PLANNED, reports(lb2=TORN), "True Programmed", "False ProgrammingFailed", set(), "3/4"),
-    (PLANNED, reports(rs1=None), "True Programmed", "False Pending", set(), "3/4"),
-    (PLANNED, reports(rs1=TORN), "True Programmed", "False ProgrammingFailed", set(), "3/4"),
-    (PLANNED, reports(rs1=CUT), "True Programmed", "Unknown ReportTruncated", set(), "3/4"),
-    (PLANNED, reports(rs1=TORN, rs2=None), "True Programmed", "False ProgrammingFailed", set(), "2/4"),
+    (PLANNED, reports(lb2=LATE), "Unknown Pending", "False Pending", {"Reconciling"}, "3/4"),
+    (PLANNED, reports(lb2=TORN), "Unknown Broken", "False ProgrammingFailed", set(), "3/4"),
+    (PLANNED, reports(rs1=None), "Unknown Pending", "False Pending", {"Reconciling"}, "3/4"),
+    (PLANNED, reports(rs1=TORN), "Unknown Broken", "False ProgrammingFailed", set(), "3/4"),
+    (PLANNED, reports(rs1=CUT), "Unknown ReportTruncated", "Unknown ReportTruncated", set(), "3/4"),
+    (PLANNED, reports(rs1=TORN, rs2=None), "Unknown Broken", "False ProgrammingFailed", {"Reconciling"}, "2/4"),
     (REFUSED, reports(), "False AddressRequired", "False Refused", {"Stalled"}, "0/0"),
     (WITHDRAWN, reports(), "False AddressOutsideGroup", "False Refused", {"Stalled"}, "0/0"),
     (KEPT, reports(), "False AddressRequired", "True Programmed", {"Stalled"}, "4/4"),
@@ -78,7 +80,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("result", "seen", "ready", "programmed", "further", "nodes"), CASES)
-def test_ready_follows_the_owning_director_and_programmed_everybody(
+def test_ready_wants_everybody_first_and_is_false_only_where_the_owning_director_fails(
     result: Compiled, seen: dict[str, IPVSNodeStatus], ready: str, programmed: str, further: set[str], nodes: str
 ) -> None:
     status = fold(result, seen, None, T0)
@@ -95,7 +97,41 @@ def test_without_a_holder_every_director_owns_the_address() -> None:
     silent = stored(compiled(*BASE, LB2, group(announcement="none"), DR))
     assert conditions(fold(silent, reports(), None, T0))["Ready"] == "True Programmed"
     assert conditions(fold(silent, reports(lb2=TORN), None, T0))["Ready"] == "False Broken"
-    assert conditions(fold(silent, reports(rs1=TORN), None, T0))["Ready"] == "True Programmed"
+    assert conditions(fold(silent, reports(rs1=TORN), None, T0))["Ready"] == "Unknown Broken"
+
+
+def test_once_ready_only_owning_directors_count() -> None:
+    before = fold(PLANNED, reports(), None, T0)
+    for others in ({"lb2": LATE}, {"lb2": TORN}, {"rs1": None}, {"rs1": TORN, "rs2": None}):
+        assert conditions(fold(PLANNED, reports(**others), before, T1))["Ready"] == "True Programmed"
+    assert conditions(fold(PLANNED, reports(lb1=TORN), before, T1))["Ready"] == "False Broken"
+    changed = msgspec.structs.replace(PLANNED, generation=2)
+    assert conditions(fold(changed, reports(rs1=None), before, T1))["Ready"] == "Unknown Pending", "another generation"
+
+
+def test_a_report_that_does_not_count_is_unknown_with_its_reason() -> None:
+    voids = {"rs1": Void(Reason.NODE_NOT_READY, "rs1 is not ready")}
+    status = fold(PLANNED, reports(rs1=None), None, T0, voids=voids)
+    assert conditions(status)["Ready"] == conditions(status)["Programmed"] == "Unknown NodeNotReady"
+    assert "rs1 is not ready" in condition(status, "Ready").message
+    assert "Reconciling" not in conditions(status), "nobody works at it"
+    before = fold(PLANNED, reports(), None, T0)
+    assert conditions(fold(PLANNED, reports(rs1=None), before, T1, voids=voids))["Ready"] == "True Programmed"
+
+
+def test_what_is_still_to_be_told_is_not_ready_the_first_time() -> None:
+    first = fold(PLANNED, reports(), None, T0, unfinished="rs1 prepares.")
+    assert conditions(first)["Ready"] == "Unknown Pending"
+    assert conditions(first)["Reconciling"] == "True Preparing"
+    later = fold(PLANNED, reports(), fold(PLANNED, reports(), first, T1), T2, unfinished="rs1 prepares.")
+    assert conditions(later)["Ready"] == "True Programmed"
+
+
+def test_without_real_servers_it_is_not_ready() -> None:
+    nobody = msgspec.structs.replace(PLANNED, servers=ServerCounts(3, 0))
+    status = fold(nobody, reports(), None, T0)
+    assert conditions(status)["Ready"] == "False NoRealServers"
+    assert status.summary.healthy == "0/3"
 
 
 def test_a_director_that_cannot_use_any_real_server_does_not_serve() -> None:

@@ -102,7 +102,19 @@ REFUSALS = set(Reason) - {
     Reason.LAGGING,
     Reason.NOT_SEEN_HERE,
     Reason.REPORT_TRUNCATED,
+    Reason.NO_REAL_SERVERS,
+    Reason.NODE_GONE,
+    Reason.NODE_NOT_READY,
+    Reason.NODE_REBOOTED,
+    Reason.AGENT_NOT_READY,
+    Reason.NOT_REPORTED,
+    Reason.PREPARING,
+    Reason.WITHDRAWING,
     Reason.REFUSED,
+    # Only where addresses are given and claimed.
+    Reason.ADDRESSES_EXHAUSTED,
+    Reason.ADDRESS_FULL,
+    Reason.ADDRESS_FAMILY_MISSING,
     # More real servers than a schema lets through, or than a table should hold.
     Reason.TOO_MANY_SERVERS,
 }

@@ -1,0 +1,221 @@
+"""What has to be written so that the API server says what is right: worked out anew each time from what it says now.
+
+A caller carries the writes out in order and puts what comes back into the snapshot. Whatever happens in between, the
+next reconciliation gives the rest; where all is right it gives nothing. Pure.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from msgspec.structs import replace
+
+from ipvs_api.ipaddress import IPVSAddress
+from ipvs_api.labels import NODE_LABEL_PREFIX
+from ipvs_api.meta import Condition, ConditionStatus, ObjectMeta, OwnerReference
+from ipvs_api.plan import PlanDirector, VirtualServicePlan, VirtualServicePlanSpec
+from ipvs_api.virtualservice import Forwarding, VirtualServiceStatus
+from ipvs_planner.assign import release
+from ipvs_planner.compile import compile_virtual_service
+from ipvs_planner.compiled import Compiled, Outcome
+from ipvs_planner.conditions import condition_of
+from ipvs_planner.fold import DEADLINE_SECONDS, fold, waited
+from ipvs_planner.group_status import compile_group
+from ipvs_planner.index import Key
+from ipvs_planner.node_spec import compile_node
+from ipvs_planner.order import NOTHING_SAID, Word, merged, path_of, remembered, staged
+from ipvs_planner.packed import text_of
+from ipvs_planner.reports import drains, names
+from ipvs_planner.snapshot import Snapshot
+from ipvs_planner.stored import number_of
+from ipvs_planner.writes import Event, Reconciliation, Verb, Write
+
+MANAGED = {"app.kubernetes.io/managed-by": "ipvs-operator"}
+
+
+def reconcile(snapshot: Snapshot, key: Key, now: str) -> Reconciliation:
+    """The writes for one VirtualService, its plans and claims; also for one that is gone. ``now``: RFC 3339.
+
+    Nobody is told of an address that is not claimed, so claims come alone; the status is worked out once the plans are
+    stored as they should be.
+    """
+    compiled = compile_virtual_service(snapshot, key)
+    if compiled.claiming:
+        return Reconciliation(tuple(_claim(claim) for claim in compiled.claiming))
+    stored = snapshot.stored.of(key)
+    words = words_for(snapshot, key, stored)
+    wanted = _wanted(snapshot, compiled)
+    plans = stored if compiled.outcome is Outcome.KEPT else _staged(snapshot, key, wanted, stored, words)
+    writes = tuple(_plan_writes(plans, stored))
+    if writes:
+        return Reconciliation(writes)
+    released = release(snapshot, key, settled=all(word.settled for word in words.values()))
+    writes = tuple(_claim(claim) for claim in released.updates)
+    writes += tuple(Write(Verb.DELETE, "IPVSAddress", claim.metadata) for claim in released.deletions)
+    intake = snapshot.service(key)
+    if intake is None:
+        return Reconciliation(writes)
+    previous = snapshot.status(key)
+    status = _status(snapshot, replace(compiled, plans=stored), wanted, previous, now)
+    told: tuple[Event, ...] = ()
+    if status != previous:
+        metadata = ObjectMeta(key.name, key.namespace, uid=intake.uid)
+        writes += (Write(Verb.STATUS, "VirtualService", metadata, status=status),)
+        told = tuple(transitions(key, intake.uid, previous, status))
+    left = DEADLINE_SECONDS - waited(status.conditions, now)
+    waits = condition_of(status.conditions, "Reconciling") is not None and left > 0
+    return Reconciliation(writes, told, left if waits else None)
+
+
+def words_for(snapshot: Snapshot, key: Key, stored: Sequence[VirtualServicePlan]) -> dict[str, Word]:
+    """What each node that the stored slices are labelled for has said of them. Labels of nobody count for nothing."""
+    found = {}
+    for label in {label for plan in stored for label in plan.metadata.labels if label.startswith(NODE_LABEL_PREFIX)}:
+        version = snapshot.stored.version(key, label)
+        node = snapshot.reports.name_of(label)
+        if version is not None and node is not None:
+            found[node] = _word(snapshot, key, node, version)
+    return found
+
+
+def _word(snapshot: Snapshot, key: Key, node: str, version: int) -> Word:
+    report = snapshot.reports.report(node)
+    if report is None:
+        return NOTHING_SAID._replace(forgotten=snapshot.reports.forgotten(node), silent=True)
+    failures = [each for each in report.failures if (each.namespace, each.name) == key and not each.real_server]
+    return Word(
+        reached=number_of(report.observed_resource_version) >= version,
+        failing=bool(failures) or report.counts.failures > len(report.failures),
+        leaving=names(report, key),
+        draining=lambda addresses: drains(report, key, addresses),
+    )
+
+
+def _wanted(snapshot: Snapshot, compiled: Compiled) -> VirtualServicePlanSpec | None:
+    """What should be told to the nodes in the end; None: nothing more."""
+    wanted = merged(compiled.plans) if compiled.outcome is Outcome.PLANNED else None
+    if wanted is None or wanted.forwarding is Forwarding.NAT:
+        return wanted
+    return replace(wanted, directors=tuple(_with_macs(snapshot, each) for each in wanted.directors))
+
+
+def _with_macs(snapshot: Snapshot, director: PlanDirector) -> PlanDirector:
+    """With the MACs of the interfaces that have its addresses, as it reported them."""
+    report = snapshot.reports.report(director.node)
+    if report is None:
+        return director
+    macs = {each.mac for each in report.addresses if each.mac and each.address in director.addresses}
+    return replace(director, macs=tuple(sorted(macs))[:16])
+
+
+def _staged(
+    snapshot: Snapshot,
+    key: Key,
+    wanted: VirtualServicePlanSpec | None,
+    stored: Sequence[VirtualServicePlan],
+    words: Mapping[str, Word],
+) -> tuple[VirtualServicePlan, ...]:
+    """The slices as they should be stored now."""
+    pool = snapshot.addresses.pool
+    claims = [pool.claims[address] for address in pool.owned(key)]
+    holders = {node for claim in claims for node in claim.holders if not snapshot.reports.forgotten(node)}
+    if wanted is None and not stored and holders:
+        addresses = [text_of(claim.address.packed) for claim in claims]
+        return remembered(key, addresses, claims[0].owner.group, holders, snapshot.plan_namespace)
+    return staged(wanted, stored, words, holders, snapshot.plan_namespace)
+
+
+def _claim(claim: IPVSAddress) -> Write:
+    verb = Verb.APPLY if claim.metadata.uid else Verb.CREATE
+    return Write(verb, "IPVSAddress", replace(claim.metadata, labels=MANAGED), claim.spec)
+
+
+def _plan_writes(plans: Sequence[VirtualServicePlan], stored: Sequence[VirtualServicePlan]) -> Iterator[Write]:
+    """Slices that differ from what is stored, then those that are too many."""
+    there = {plan.metadata.name: plan for plan in stored}
+    for plan in plans:
+        meta = replace(plan.metadata, labels={**MANAGED, **plan.metadata.labels})
+        before = there.pop(meta.name, None)
+        if before is not None:
+            if (before.spec, before.metadata.labels) == (plan.spec, meta.labels):
+                continue
+            meta = replace(meta, uid=before.metadata.uid, resource_version=before.metadata.resource_version)
+        yield Write(Verb.APPLY, "VirtualServicePlan", meta, plan.spec)
+    for plan in there.values():
+        yield Write(Verb.DELETE, "VirtualServicePlan", plan.metadata)
+
+
+def _status(
+    snapshot: Snapshot,
+    compiled: Compiled,
+    wanted: VirtualServicePlanSpec | None,
+    previous: VirtualServiceStatus | None,
+    now: str,
+) -> VirtualServiceStatus:
+    labels = {label for plan in compiled.plans for label in plan.metadata.labels}
+    nodes = {node for label in labels if (node := snapshot.reports.name_of(label)) is not None}
+    voids = {node: void for node in nodes if (void := snapshot.reports.void(node)) is not None}
+    reports = {node: report for node in nodes if (report := snapshot.reports.report(node)) is not None}
+    return fold(compiled, reports, previous, now, voids=voids, unfinished=_unfinished(wanted, compiled.plans))
+
+
+def _unfinished(wanted: VirtualServicePlanSpec | None, stored: Sequence[VirtualServicePlan]) -> str:
+    """What real servers have to do before directors may send as wanted; empty where they do."""
+    now = merged(stored)
+    if wanted is None or now is None:
+        return ""
+    directed = {(backend.node, backend.role) for backend in now.backends if backend.directed}
+    waiting = sorted({each.node for each in wanted.backends if (each.node, each.role) not in directed})
+    if path_of(now) != path_of(wanted):
+        return f"Real servers prepare for forwarding {wanted.forwarding}; until then it is {now.forwarding}."
+    more = f" and {len(waiting) - 10} more" if len(waiting) > 10 else ""
+    return f"Being prepared before traffic is sent to them: {', '.join(waiting[:10])}{more}." if waiting else ""
+
+
+def transitions(
+    key: Key, uid: str, before: VirtualServiceStatus | None, after: VirtualServiceStatus
+) -> Iterator[Event]:
+    """What has turned, for those who look at the object's events."""
+    known = before.conditions if before is not None else ()
+    for kind in ("Accepted", "Ready"):
+        old, new = condition_of(known, kind), condition_of(after.conditions, kind)
+        if new is None or (old is not None and (old.status, old.reason) == (new.status, new.reason)):
+            continue
+        good = new.status == ConditionStatus.TRUE
+        if good or _worse(old, new):
+            words = new.message or f"{kind} is {new.status}."
+            yield Event("VirtualService", key.namespace, key.name, uid, not good, str(new.reason), words[:1024])
+
+
+def _worse(old: Condition | None, new: Condition) -> bool:
+    """It says no; or it said yes and is not sure any more."""
+    return new.status == ConditionStatus.FALSE or (old is not None and old.status == ConditionStatus.TRUE)
+
+
+def reconcile_node(snapshot: Snapshot, name: str) -> Reconciliation:
+    """The IPVSNode of a Node, which goes when the Node goes."""
+    node = snapshot.reports.presence(name)
+    if node is None:
+        return Reconciliation()
+    before = snapshot.reports.spec(name)
+    spec = compile_node(snapshot, name, before).spec
+    if before == spec:
+        return Reconciliation()
+    owner = OwnerReference("Node", name, node.uid, "v1")
+    metadata = ObjectMeta(
+        name, uid=snapshot.reports.uid(name), labels=MANAGED, owner_references=(owner,) if node.uid else ()
+    )
+    return Reconciliation((Write(Verb.APPLY, "IPVSNode", metadata, spec),))
+
+
+def reconcile_group(snapshot: Snapshot, name: str, now: str) -> Reconciliation:
+    """The status of a DirectorGroup."""
+    uid, previous = snapshot.group_as_stored(name)
+    status = compile_group(snapshot, name, previous, now)
+    if status is None or status == previous:
+        return Reconciliation()
+    return Reconciliation((Write(Verb.STATUS, "DirectorGroup", ObjectMeta(name, uid=uid), status=status),))
+
+
+def orphaned(snapshot: Snapshot) -> Iterable[Key]:
+    """Who has stored plans or claims and is not there any more: deleted while nobody looked."""
+    everybody = {*snapshot.stored.keys(), *snapshot.addresses.pool.owners()}
+    return [key for key in everybody if snapshot.facts(key) is None]
