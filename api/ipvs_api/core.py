@@ -69,18 +69,17 @@ class SessionAffinityConfig(Loose, frozen=True):
 
 
 class ServiceSpec(Loose, frozen=True):
+    """``ip_families``: as the API server resolved them, the first one first; empty where none did (manifests)."""
+
     type: str = "ClusterIP"
     ports: tuple[CoreServicePort, ...] = ()
-    selector: dict[str, str] | None = None
     ip_families: tuple[str, ...] = ()
-    ip_family_policy: str = ""
     load_balancer_class: str = ""
     load_balancer_ip: str = field(name="loadBalancerIP", default="")
     load_balancer_source_ranges: tuple[str, ...] = ()
     session_affinity: str = "None"
     session_affinity_config: SessionAffinityConfig | None = None
     external_traffic_policy: str = "Cluster"
-    health_check_node_port: int = 0
     external_name: str = ""
 
 
@@ -91,6 +90,8 @@ class IngressPort(Loose, frozen=True):
 
 
 class LoadBalancerIngress(Loose, frozen=True):
+    """``ip_mode``: ``VIP`` (kube-proxy answers on the node itself) or ``Proxy`` (KEP-1860)."""
+
     ip: str = ""
     hostname: str = ""
     ip_mode: str = ""
@@ -101,8 +102,18 @@ class LoadBalancerStatus(Loose, frozen=True):
     ingress: tuple[LoadBalancerIngress, ...] = ()
 
 
+class ServiceCondition(CoreCondition, frozen=True):
+    """``metav1.Condition`` as anybody may have written it."""
+
+    reason: str = ""
+    message: str = ""
+    observed_generation: int = 0
+    last_transition_time: str = ""
+
+
 class ServiceStatus(Loose, frozen=True):
     load_balancer: LoadBalancerStatus = LoadBalancerStatus()
+    conditions: tuple[ServiceCondition, ...] = ()
 
 
 class Service(Loose, frozen=True):

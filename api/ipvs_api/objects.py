@@ -7,13 +7,13 @@ import msgspec
 
 from ipvs_api import API_VERSION, GROUP
 from ipvs_api.closed import is_closed
-from ipvs_api.core import Node
+from ipvs_api.core import EndpointSlice, Namespace, Node, Service
 from ipvs_api.directorgroup import DirectorGroup
 from ipvs_api.explain import Fault, faults, without_nulls
-from ipvs_api.meta import ObjectKey
+from ipvs_api.meta import Loose, ObjectKey
 from ipvs_api.virtualservice import VirtualService
 
-Declared = VirtualService | DirectorGroup | Node
+Declared = VirtualService | DirectorGroup | Node | Namespace | Service | EndpointSlice
 """What people and clusters declare, as far as it is read here."""
 
 
@@ -40,7 +40,8 @@ def decode(value: Any) -> Declared | Refusal:
     if refusal is not None:
         return refusal
     kind: str = value["kind"]
-    written = value if kind == "Node" else {name: part for name, part in value.items() if name != "status"}
+    ours = kind in _OURS
+    written = {name: part for name, part in value.items() if name != "status"} if ours else value
     try:
         object_ = _convert(written, kind)
     except msgspec.ValidationError:
@@ -48,18 +49,22 @@ def decode(value: Any) -> Declared | Refusal:
             object_ = _convert(without_nulls(written), kind)
         except msgspec.ValidationError as error:
             return _refusal(value, written, str(error))
-    if isinstance(object_, Node) or is_closed(type(object_))(written):
+    if isinstance(object_, Loose) or is_closed(type(object_))(written):
         return _in_namespace(object_)
     return _refusal(value, written, "an unknown field, or a list item twice")
 
 
-_DECLARED: dict[str, type[Declared]] = {
-    "VirtualService": VirtualService,
-    "DirectorGroup": DirectorGroup,
-    "Node": Node,
+_OURS: dict[str, type[Declared]] = {"VirtualService": VirtualService, "DirectorGroup": DirectorGroup}
+_THEIRS: dict[tuple[str, str], type[Declared]] = {
+    ("v1", "Node"): Node,
+    ("v1", "Namespace"): Namespace,
+    ("v1", "Service"): Service,
+    ("discovery.k8s.io/v1", "EndpointSlice"): EndpointSlice,
 }
+"""By ``apiVersion`` and ``kind``."""
+_DECLARED = _OURS | {kind: type_ for (_, kind), type_ in _THEIRS.items()}
 _WRITTEN_BY_OPERATOR = ("VirtualServicePlan", "IPVSNode", "IPVSAddress")
-_NAMESPACED = ("VirtualService",)
+_NAMESPACED = ("VirtualService", "Service", "EndpointSlice")
 _ISTIO = "networking.istio.io"
 
 
@@ -100,13 +105,13 @@ def _unknown(value: dict[str, Any]) -> Refusal | None:
     if not isinstance(version, str):
         return Refusal(_key(value) if kind in _DECLARED else None, (_no_text(value, "apiVersion"),))
     group = version.rpartition("/")[0]
-    if (version, kind) == ("v1", "Node") or (version == API_VERSION and kind in ("VirtualService", "DirectorGroup")):
+    if (version, kind) in _THEIRS or (version == API_VERSION and kind in _OURS):
         return None
-    if group == GROUP and kind not in _DECLARED:
+    if group == GROUP and kind not in _OURS:
         if kind in _WRITTEN_BY_OPERATOR:
             return _passed_over(value, f"{kind} is the operator's to write")
-        close = get_close_matches(kind, ("VirtualService", "DirectorGroup"), n=1)
-        hint = f'; did you mean "{close[0]}"?' if close else "; known here: VirtualService, DirectorGroup"
+        close = get_close_matches(kind, _OURS, n=1)
+        hint = f'; did you mean "{close[0]}"?' if close else f"; known here: {', '.join(_OURS)}"
         return Refusal(None, (Fault(("kind",), f'"{kind}" is unknown in {GROUP}{hint}'),))
     if kind == "DirectorGroup" or (kind == "VirtualService" and group != _ISTIO):
         return Refusal(_key(value), (Fault(("apiVersion",), f'found "{version}", expected {API_VERSION}'),))

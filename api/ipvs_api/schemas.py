@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from ipvs_api import yaml_reader
-from ipvs_api.core import Node
+from ipvs_api.core import EndpointSlice, Namespace, Node, Service
 from ipvs_api.meta import ObjectMeta
 
 CRD_FILES = {
@@ -19,6 +19,9 @@ CRD_FILES = {
     "IPVSAddress": "ipvsaddresses.yaml",
 }
 """The file of each kind's CustomResourceDefinition."""
+
+CORE = {type_.__name__: type_ for type_ in (Node, Namespace, Service, EndpointSlice)}
+"""Kubernetes' own kinds, of which we read a part."""
 
 
 def crd_text(kind: str) -> str:
@@ -43,12 +46,14 @@ def openapi_schema(kind: str) -> dict[str, Any]:
 
 @cache
 def json_schema(kind: str) -> dict[str, Any]:
-    """What a JSON schema validator needs to judge an object that a person wrote: ours, or a ``Node``.
+    """What a JSON schema validator needs to judge an object that a person wrote: ours, or one of ``CORE``.
 
-    Ours have the metadata that we read in it, and no status, which is nobody's to write.
+    Ours have the metadata that we read in it, and no status, which is nobody's to write. Fields that are null are taken
+    to be left out before.
     """
-    if kind == "Node":
-        return msgspec.json.schema(Node)
+    if kind in CORE:
+        found: dict[str, Any] = _without_null(msgspec.json.schema(CORE[kind]))
+        return found
     schema: dict[str, Any] = _json_schema(openapi_schema(kind))
     metadata = msgspec.json.schema(ObjectMeta)["$defs"]["ObjectMeta"]
     properties = {name: part for name, part in schema["properties"].items() if name != "status"}
@@ -56,6 +61,18 @@ def json_schema(kind: str) -> dict[str, Any]:
         "properties": properties | {"metadata": metadata},
         "required": ["metadata", *schema.get("required", ())],
     }
+
+
+def _without_null(part: Any) -> Any:
+    """Without the alternative ``null``, so that what is wrong is told of the other one."""
+    if isinstance(part, list):
+        return [_without_null(item) for item in part]
+    if not isinstance(part, dict):
+        return part
+    match part.get("anyOf"):
+        case [other, {"type": "null"}] | [{"type": "null"}, other]:
+            return _without_null({key: value for key, value in part.items() if key != "anyOf"} | other)
+    return {key: _without_null(value) for key, value in part.items()}
 
 
 def _json_schema(part: Any) -> Any:

@@ -3,40 +3,38 @@
 Every call is synchronous, may come from any thread and raises ``ApiError`` for whatever is no success.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
 import urllib3
-from kubernetes import config
-from kubernetes.client import ApiClient, Configuration
 
+from ipvs_kube.connection import Connection, KubeConfigError, load
 from ipvs_kube.errors import ApiError, error_of
 from ipvs_kube.resources import Resource
+
+__all__ = ["ANSWER_SECONDS", "CONNECT_SECONDS", "PAGE", "Api", "KubeConfigError", "Page", "connect"]
 
 CONNECT_SECONDS, ANSWER_SECONDS = 3.0, 30.0
 PAGE = 500
 """Objects of one page of a list."""
-CONNECTIONS = 40
 
 APPLY = "application/apply-patch+yaml"  # JSON is YAML
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 
 
-class KubeConfigError(Exception):
-    """There is no usable configuration; the text says where it was looked for."""
-
-
 class _ListMeta(msgspec.Struct, rename="camel"):
-    resource_version: str = ""
+    resource_version: Annotated[str, msgspec.Meta(min_length=1)]
     continue_: str = msgspec.field(name="continue", default="")
 
 
 class _List(msgspec.Struct):
-    metadata: _ListMeta = msgspec.field(default_factory=_ListMeta)
-    items: list[msgspec.Raw] | None = None
+    metadata: _ListMeta
+    items: list[msgspec.Raw] | None
+    """Required: whatever else answers with JSON must not be taken for an empty list."""
 
 
 class Page(NamedTuple):
@@ -46,6 +44,8 @@ class Page(NamedTuple):
     resource_version: str
 
 
+T = TypeVar("T")
+
 _PAGES = msgspec.json.Decoder(_List)
 
 
@@ -54,38 +54,39 @@ def connect(kubeconfig: Path | None = None, context: str = "", *, user_agent: st
 
     KubeConfigError where there is none.
     """
-    made = Configuration()
-    try:
-        if kubeconfig is None and not context:
-            try:
-                config.load_incluster_config(client_configuration=made)
-            except config.ConfigException:
-                config.load_kube_config(client_configuration=made)
-        else:
-            file = str(kubeconfig) if kubeconfig is not None else None
-            config.load_kube_config(file, context or None, client_configuration=made)
-    except (config.ConfigException, OSError) as error:
-        where = f"kubeconfig {kubeconfig}" if kubeconfig is not None else "service account or kubeconfig"
-        raise KubeConfigError(f"no API server is configured: {where}: {error}") from error
-    made.connection_pool_maxsize = CONNECTIONS
-    return Api(made, user_agent)
+    return Api(Connection(partial(load, kubeconfig, context)), user_agent)
 
 
 class Api:
     """One API server, as one user."""
 
-    def __init__(self, configuration: Configuration, user_agent: str) -> None:
-        self._configuration = configuration
-        self._client = ApiClient(configuration)
-        self._pool: urllib3.PoolManager = self._client.rest_client.pool_manager
+    def __init__(self, connection: Connection, user_agent: str) -> None:
+        self._connection = connection
         self.user_agent = user_agent
 
     @property
     def server(self) -> str:
-        return str(self._configuration.host)
+        return self._connection.server
+
+    def connection(self, make: Callable[..., T]) -> T:
+        """The same server and credentials for another client: ``make`` gets them under the names that kopf's
+        ``ConnectionInfo`` has."""
+        made = self._connection.configuration
+        scheme, _, token = self._connection.authorization().rpartition(" ")
+        return make(
+            server=self.server,
+            ca_path=made.ssl_ca_cert,
+            insecure=not made.verify_ssl,
+            username=made.username or None,
+            password=made.password or None,
+            scheme=scheme or None,
+            token=token or None,
+            certificate_path=made.cert_file,
+            private_key_path=made.key_file,
+        )
 
     def close(self) -> None:
-        self._pool.clear()
+        self._connection.close()
 
     def request(
         self,
@@ -99,27 +100,15 @@ class Api:
         timeout: tuple[float, float] = (CONNECT_SECONDS, ANSWER_SECONDS),
         stream: bool = False,
     ) -> urllib3.BaseHTTPResponse:
-        """The answer, whole, or with ``stream`` its beginning. ``timeout``: seconds to connect and between two bytes."""
+        """The answer, with ``stream`` only its beginning. ``timeout``: seconds to connect and between two bytes."""
         headers = {"Accept": accept, "User-Agent": self.user_agent}
-        token = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
-        if token:
-            headers["Authorization"] = token
         if body is not None:
             headers["Content-Type"] = content
             body = body if isinstance(body, bytes) else msgspec.json.encode(body)
-        url = f"{self.server}{path}" + (f"?{urlencode(query)}" if query else "")
+        where = path + (f"?{urlencode(query)}" if query else "")
         what = f"{method} {path}"
         try:
-            response = self._pool.request(
-                method,
-                url,
-                headers=headers,
-                body=body,
-                timeout=urllib3.Timeout(connect=timeout[0], read=timeout[1]),
-                retries=False,
-                redirect=False,
-                preload_content=not stream,
-            )
+            response = self._connection.send(method, where, headers, body, timeout, stream=stream)
             if response.status < 300:
                 return response
             told = response.data
@@ -144,14 +133,20 @@ class Api:
         accept = METADATA_ONLY if metadata_only else "application/json"
         while True:
             answer = self.request("GET", resource.path(namespace), query, accept=accept)
-            try:
-                page = _PAGES.decode(answer.data)
-            except (msgspec.DecodeError, msgspec.ValidationError) as error:
-                raise ApiError(0, "Unreadable", f"GET {resource.path(namespace)}: not a list: {error}") from error
+            page = _page(answer.data, f"GET {resource.path(namespace)}")
             yield Page(page.items or [], page.metadata.resource_version)
             if not page.metadata.continue_:
                 return
             query["continue"] = page.metadata.continue_
+
+    def newest(
+        self, resource: Resource, namespace: str = "", *, label_selector: str = "", field_selector: str = ""
+    ) -> str:
+        """The resourceVersion that a list has now; at most one object is looked at."""
+        query = {"limit": "1", "labelSelector": label_selector, "fieldSelector": field_selector}
+        query = {name: value for name, value in query.items() if value}
+        answer = self.request("GET", resource.path(namespace), query, accept=METADATA_ONLY)
+        return _page(answer.data, f"GET {resource.path(namespace)}").metadata.resource_version
 
     def get(self, resource: Resource, namespace: str, name: str) -> bytes:
         return self.request("GET", resource.path(namespace, name)).data
@@ -215,3 +210,10 @@ class Api:
 
 def _whole(resource: Resource, value: Mapping[str, Any]) -> dict[str, Any]:
     return {"apiVersion": resource.api_version, "kind": resource.kind, **value}
+
+
+def _page(data: bytes, what: str) -> _List:
+    try:
+        return _PAGES.decode(data)
+    except ValueError as error:
+        raise ApiError(0, "Unreadable", f"{what}: the answer is not a list: {error}") from error

@@ -69,7 +69,7 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, what: str) ->
     """The error of an answer that is none of success. ``what``: the request, for the message."""
     try:
         told = msgspec.json.decode(body, type=_Status)
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except ValueError:
         told = _Status(message=body[:200].decode(errors="replace").strip())
     after = headers.get("Retry-After", "")
     seconds = float(after) if after.isdecimal() else None
@@ -83,6 +83,6 @@ def watch_error(body: bytes, what: str) -> ApiError:
     """The error that an ERROR event of a watch carries."""
     try:
         told = msgspec.json.decode(body, type=_Status)
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except ValueError:
         told = _Status(message="an ERROR event that cannot be read")
     return ApiError(told.code or 500, told.reason, f"{what}: {told.message}")

@@ -1,6 +1,7 @@
 """Which resources there are, as the API server's paths have them."""
 
 from typing import NamedTuple
+from urllib.parse import quote
 
 from ipvs_api import GROUP, VERSION
 
@@ -24,7 +25,7 @@ class Resource(NamedTuple):
         if self.namespaced and namespace:
             parts += ["namespaces", namespace]
         parts += [part for part in (self.plural, name, subresource) if part]
-        return "/" + "/".join(parts)
+        return "/" + "/".join(quote(part, safe=":") for part in parts)
 
     def __str__(self) -> str:
         return f"{self.plural}.{self.group}" if self.group else self.plural

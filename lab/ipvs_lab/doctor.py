@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ipvs_lab import source, tools
 from ipvs_lab.kernel import ROOM, cache_directory, ready_kernel
+from ipvs_lab.kubernetes import programs
 from ipvs_lab.machine import Job, LabError, Machine, environment
 from ipvs_lab.run import native_obstacle
 
@@ -127,21 +128,42 @@ def look_at_kernel() -> tuple[Path | None, Finding]:
     )
 
 
+def kubernetes(found: Path | None, go: str | None, free: int) -> Finding:
+    """The programs of a control plane: there (`found`), or to be built with the machine's `go` or PyPI's."""
+    subject = "Kubernetes"
+    if found is not None:
+        return Finding(subject, f"{', '.join(programs.CONTROL_PLANE)} in {found}")
+    told = f"none yet; `ipvs-lab kubernetes` builds it, with {go or f'Go from PyPI ({programs.GO_PACKAGE})'}"
+    way_out = f"building takes {programs.ROOM >> 30} GB: make room, set XDG_CACHE_HOME, or {programs.GIVEN}"
+    return Finding(subject, told, "" if free >= programs.ROOM else way_out)
+
+
+def look_at_kubernetes(free: int) -> Finding:
+    """The programs of a control plane, as they are or would be."""
+    try:
+        return kubernetes(programs.ready(), programs.own_go(), free)
+    except LabError as error:
+        return Finding("Kubernetes", "not what was named", str(error))
+
+
 def examine() -> list[Finding]:
     """All of it."""
     kernel, boots = look_at_kernel()
     cache = cache_directory()
     room_at = next(path for path in (cache, *cache.parents) if path.exists())
+    free = shutil.disk_usage(room_at).free
     obstacle = native_obstacle()
     return [
         architecture(platform.machine()),
         ptrace(look_at_ptrace()),
         look_at_memory(),
-        disk(shutil.disk_usage(room_at).free, kernel),
+        disk(free, kernel),
         packages("programs to build", {} if kernel else tools.missing(tools.BUILD)),
         packages("programs to run", tools.missing(tools.RUN)),
+        packages("programs for a control plane", tools.missing(tools.CONTROL_PLANE)),
         look_at_source(kernel),
         boots,
+        look_at_kubernetes(free),
         Finding("--native", f"not here: {obstacle}" if obstacle else "possible"),
     ]
 

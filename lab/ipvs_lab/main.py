@@ -9,11 +9,13 @@ from ipvs_lab import tools
 from ipvs_lab.doctor import report
 from ipvs_lab.kernel import find_kernel
 from ipvs_lab.kubernetes.control_plane import ControlPlane
-from ipvs_lab.kubernetes.programs import find_programs
+from ipvs_lab.kubernetes.programs import CONTROL_PLANE, PACKAGES, find_programs
 from ipvs_lab.machine import LabError
 from ipvs_lab.run import run_script
 from ipvs_lab.shell import open_shell
 from ipvs_lab.topologies import TOPOLOGIES
+
+ENDING = {signal.SIGINT, signal.SIGTERM}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,6 +25,7 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a script as root in a lab kernel and exit as it did")
     run.add_argument("--native", action="store_true", help="in the machine's own kernel (root, and IPVS in it)")
     run.add_argument("--virtual-time", action="store_true", help="time in which nothing runs is skipped")
+    run.add_argument("--api", action="store_true", help="with a Kubernetes API server beside it: $KUBECONFIG names it")
     run.add_argument("--mem", default="2G", help="ceiling of the kernel's memory (default: %(default)s)")
     run.add_argument("--timeout", type=float, metavar="S", help="kill the kernel after so many seconds")
     run.add_argument("--keep-output", type=Path, metavar="DIR", help="copy the kernel's console and job there")
@@ -34,9 +37,13 @@ def parser() -> argparse.ArgumentParser:
     kernel.set_defaults(act=act_kernel)
 
     programs = commands.add_parser("kubernetes", help="find a control plane's programs, or build them once")
+    programs.add_argument(
+        "programs", nargs="*", metavar="PROGRAM", help=f"of {', '.join(PACKAGES)} (default: {', '.join(CONTROL_PLANE)})"
+    )
     programs.set_defaults(act=act_kubernetes)
 
     api = commands.add_parser("api", help="a Kubernetes API server of your own, until ctrl-c")
+    api.add_argument("--port", type=int, default=0, help="where it listens, on 127.0.0.1 (default: any that is free)")
     api.set_defaults(act=act_api)
 
     doctor = commands.add_parser("doctor", help="say whether this machine can run the lab, and what to do if not")
@@ -56,6 +63,7 @@ def act_run(options: argparse.Namespace) -> int:
         options.arguments,
         native=options.native,
         virtual_time=options.virtual_time,
+        api=options.api,
         memory=options.mem,
         timeout=options.timeout,
         keep_output=options.keep_output,
@@ -71,16 +79,19 @@ def act_kernel(options: argparse.Namespace) -> int:
 
 def act_kubernetes(options: argparse.Namespace) -> int:
     """`ipvs-lab kubernetes`: the programs of a control plane, made ready; prints the directory."""
-    print(find_programs())
+    if unknown := [name for name in options.programs if name not in PACKAGES]:
+        raise LabError(f"no program of Kubernetes here is called {', '.join(unknown)}: there are {', '.join(PACKAGES)}")
+    print(find_programs(tuple(options.programs) or CONTROL_PLANE))
     return 0
 
 
 def act_api(options: argparse.Namespace) -> int:
     """`ipvs-lab api`: kube-apiserver and etcd in the foreground."""
-    with ControlPlane() as plane:
+    with ControlPlane(port=options.port) as plane:
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
         print(f"export KUBECONFIG={plane.kubeconfig()} PATH={plane.programs}:$PATH", flush=True)
         print(f"{plane.url} is ready; ctrl-c ends it, and everything in it is gone", file=sys.stderr)
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        signal.sigwait(ENDING)
     return 0
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import IO
 
 from ipvs_lab.kernel import find_kernel
+from ipvs_lab.kubernetes.beside import api_beside
 from ipvs_lab.machine import Job, LabError, Machine, environment, inside
+from ipvs_lab.site import Nic
 
 KERNEL_DIED = 125  # our own exit status, as `timeout` and `docker run` use it
 
@@ -54,7 +56,14 @@ def copy(source: IO[bytes], target: int) -> None:
 
 
 def run_job(
-    job: Job, kernel: Path, *, memory: str, virtual_time: bool, timeout: float | None, keep_output: Path | None = None
+    job: Job,
+    kernel: Path,
+    *,
+    memory: str,
+    virtual_time: bool,
+    timeout: float | None,
+    keep_output: Path | None = None,
+    nic: Nic | None = None,
 ) -> int:
     """Run a job, its output going where ours goes; its exit status, or KERNEL_DIED after telling the kernel's last
     words."""
@@ -67,7 +76,7 @@ def run_job(
         source = os.fdopen(reader, "rb", buffering=0)
         threads.append(threading.Thread(target=copy, args=(source, target), daemon=True))
         threads[-1].start()
-    machine = Machine(kernel, job, memory=memory, virtual_time=virtual_time, stdout=ends[0], stderr=ends[1])
+    machine = Machine(kernel, job, memory=memory, virtual_time=virtual_time, stdout=ends[0], stderr=ends[1], nic=nic)
     with machine:
         for end in ends:
             os.close(end)
@@ -96,16 +105,31 @@ def run_script(
     *,
     native: bool,
     virtual_time: bool,
+    api: bool,
     memory: str,
     timeout: float | None,
     keep_output: Path | None,
 ) -> int:
     """`ipvs-lab run`. Within a lab already, the script simply runs. LabError for what a person has to mend."""
     argv = program(script, arguments)
+    if api and (inside() or native or virtual_time):
+        raise LabError("--api needs a lab kernel in real time, started from outside: leave the other options away")
     if inside():
         return subprocess.run(argv, check=False).returncode
     if native and virtual_time:
         raise LabError("--virtual-time needs a lab kernel: leave --native away")
     kernel = choose_kernel(native=native)
     job = Job(argv, str(Path.cwd()), environment("native" if native else "kernel"))
-    return run_job(job, kernel, memory=memory, virtual_time=virtual_time, timeout=timeout, keep_output=keep_output)
+    with contextlib.ExitStack() as stack:
+        nic = None
+        if api:
+            job, nic = stack.enter_context(api_beside(job))
+        return run_job(
+            job,
+            kernel,
+            memory=memory,
+            virtual_time=virtual_time,
+            timeout=timeout,
+            keep_output=keep_output,
+            nic=nic,
+        )

@@ -1,20 +1,22 @@
 """A private network of this machine in which native programs and lab kernels meet, without root.
 
 A site is a network namespace (and, for ordinary users, a user namespace) with one bridge. Native programs run in it
-behind `prefix` and listen on `ADDRESS`; a lab kernel gets a cable into the bridge (`plug`), its end inside is `vec0`,
-which `Network.uplink` puts into a LAN of hosts. So agents in a lab kernel talk to an API server that runs natively.
+behind `prefix` and listen on `ADDRESS`, or run outside and are offered there (`offer`); a lab kernel gets a cable
+into the bridge (`plug`), its end inside is `vec0`, which `Network.uplink` puts into a LAN of hosts. So agents in a lab
+kernel talk to an API server that runs natively.
 """
 
+import contextlib
 import os
 import signal
 import struct
 import subprocess
-import tempfile
+import time
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 
 from ipvs_lab.machine import LabError
+from ipvs_lab.scratch import Scratch
 
 BRIDGE, NETWORK, ADDRESS = "br0", "10.200.0.0/24", "10.200.0.1"
 HOLD = f"""set -e
@@ -55,10 +57,12 @@ class Site:
 
     def __init__(self) -> None:
         """LabError where this machine does not let us make namespaces."""
-        self.directory = Path(tempfile.mkdtemp(prefix="ipvs-site-"))
+        self._scratch = Scratch("ipvs-site")
+        self.directory = self._scratch.path
         self._filter = self.directory / "incoming.bpf"
         self._filter.write_bytes(INCOMING)
         self._cables = 0
+        self._relays: list[subprocess.Popen[bytes]] = []
         user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
         self._holder = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "unshare", *user, "--net", "sh", "-c", HOLD],
@@ -99,16 +103,46 @@ class Site:
         mac = f"02:00:00:01:00:{self._cables:02x}"
         return Nic(f"vec0:transport=raw,ifname={far},mac={mac},bpffile={self._filter}", self.prefix)
 
+    def offer(self, port: int) -> None:
+        """From now on, what listens on this machine's own 127.0.0.1:`port` answers in the site, on ADDRESS:`port`.
+
+        Two relays meet at a socket file, which is the same in all networks. Where the server is away, a connection is
+        taken and closed at once, not refused. LabError where the port is taken in the site.
+        """
+        meeting = self.directory / f"{port}.socket"
+        self._relay((), f"UNIX-LISTEN:{meeting},fork", f"TCP4:127.0.0.1:{port}", f"{port}.near")
+        listen = f"TCP4-LISTEN:{port},bind={ADDRESS},reuseaddr,backlog=128,fork"
+        self._relay(self.prefix, listen, f"UNIX-CONNECT:{meeting}", f"{port}.far")
+
+    def _relay(self, prefix: tuple[str, ...], source: str, target: str, name: str) -> None:
+        """A socat that copies between whom it accepts and whom it calls; it listens on return."""
+        log = self.directory / name
+        log.unlink(missing_ok=True)
+        relay = subprocess.Popen(
+            [*prefix, "setpriv", "--pdeathsig", "KILL", "socat", "-d", "-d", "-lf", str(log), source, target],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._relays.append(relay)
+        deadline = time.monotonic() + 10
+        while "listening on" not in (told := log.read_text() if log.exists() else ""):
+            if relay.poll() is not None or time.monotonic() > deadline:
+                raise LabError(f"socat {source} {target}: {told.strip() or 'does not listen'}")
+            time.sleep(0.01)
+
     def close(self) -> None:
         """End the network; who runs in it must have been ended by who started it."""
+        for relay in self._relays:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(relay.pid, signal.SIGKILL)
+            relay.wait()
         if self._holder.poll() is None:
             os.killpg(self._holder.pid, signal.SIGKILL)
         self._holder.wait()
         for stream in (self._holder.stdout, self._holder.stderr):
             if stream is not None:
                 stream.close()
-        self._filter.unlink(missing_ok=True)
-        self.directory.rmdir()
+        self._scratch.close()
 
     def __enter__(self) -> "Site":
         return self

@@ -48,6 +48,7 @@ RUN = (
     Tool("sysctl", "procps"),
     Tool("setpriv", "util-linux"),
 )
+CONTROL_PLANE = (Tool("openssl", "openssl"), Tool("curl", "curl"), Tool("setpriv", "util-linux"))
 
 
 def present(tool: Tool) -> bool:

@@ -2,24 +2,26 @@
 
 import logging
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Set
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import NamedTuple
 
 from ipvs_agent.converge import Converger, Progress
 from ipvs_agent.desired.settings import settings
-from ipvs_agent.desired.share import Context
+from ipvs_agent.desired.share import Context, Finding, Reason, Severity
 from ipvs_agent.facts import Host, Interface, Neighbour
 from ipvs_agent.intent import Intent
 from ipvs_agent.kernel import announce as wire
 from ipvs_agent.kernel.notifications import Notifications
 from ipvs_agent.kernel.whole import Kernel
+from ipvs_agent.ledger import Owner
 from ipvs_agent.paths import found as found_paths
-from ipvs_agent.report import Standing, report
+from ipvs_agent.report import SourceState, Standing, report
 from ipvs_agent.rows import LINK_ALIAS, AddressKey
 from ipvs_agent.services import unpack_destination_key
-from ipvs_agent.sources.manifests import ManifestsSource
+from ipvs_agent.sources.source import Source, Update
 from ipvs_agent.store import Store
 from ipvs_api.node import REPORT_EXCEPTIONS, IPVSNodeSpec, IPVSNodeStatus
 
@@ -46,18 +48,36 @@ def _without_ours(link: Interface) -> Interface:
     return link._replace(addresses=tuple(entry for entry in link.addresses if not entry.ours))
 
 
-class Agent:
-    """Everything but waiting: the loop (or ``plan``, ``status``) calls it from the kernel thread."""
+class _Arrival(NamedTuple):
+    """Plans that came, up to a resource version. ``owners`` None: all there were."""
 
-    def __init__(self, node: str, manifests: Path | None, store: Store) -> None:
-        self.node, self.store, self.clock = node, store, boot_clock
-        self.source = (
-            ManifestsSource(manifests, node, dict(store.plans()), store.node_spec()) if manifests is not None else None
-        )
+    resource_version: str
+    owners: Set[Owner] | None
+
+    def waits_for(self, owner: Owner) -> bool:
+        return self.owners is None or owner in self.owners
+
+
+class Agent:
+    """Everything but waiting: the loop (or ``plan``, ``status``) calls it from the kernel thread.
+
+    ``source`` None: only what was wanted last is known.
+    """
+
+    def __init__(self, node: str, source: Source | None, store: Store) -> None:
+        self.node, self.source, self.store, self.clock = node, source, store, boot_clock
         self.status = IPVSNodeStatus()
         self.spec = store.node_spec()
         self.audit_due = False
         self.errors: tuple[str, ...] = ()
+        self.known = bool(store.node_name())
+        """What is wanted is known: from the source, or from an agent that ran here before."""
+        self._problem = "Invalid"
+        self._unreadable: Mapping[Owner, str] = {}
+        self._arrived: deque[_Arrival] = deque()
+        """What is not all in the kernel yet."""
+        self._taken = self._observed = ""
+        """Resource versions: of the last plans taken, and up to which they are in the kernel."""
         self._notifications: Notifications | None = None
 
     @property
@@ -131,15 +151,16 @@ class Agent:
 
     # what comes in
 
-    def read_source(self, names: frozenset[str] | None = None) -> float | None:
-        """Look at the manifests (the files ``names``; None: all). Returns seconds until they want another look."""
+    def read_source(self) -> float | None:
+        """Look at what is wanted now. Returns seconds until the source wants another look."""
         assert self.source is not None
-        update = self.source.look(time.monotonic(), names)
+        update = self.source.look(time.monotonic())
         for error in update.errors:
             if error not in self.errors:
                 log.error("%s", error)
-        self.errors = update.errors
+        self.errors, self._problem, self._unreadable = update.errors, update.reason, update.unreadable
         now = self.clock()
+        self._note(update)
         if update.node != self.spec:
             self._take_spec(update.node, now)
         if update.plans:
@@ -147,6 +168,18 @@ class Agent:
             if self.intent.unresolved:
                 self._look_at_host()
         return update.recheck
+
+    def _note(self, update: Update) -> None:
+        """How far the source has come."""
+        version = update.resource_version
+        self.known = self.known or update.known
+        if update.reported is not None:
+            self.status = update.reported
+            if update.reported.boot_id == self.intent.context.host.boot_id:
+                self._observed = update.reported.observed_resource_version
+        if version and version != self._taken:
+            self._arrived.append(_Arrival(version, update.plans.keys() if self._taken else None))
+            self._taken = version
 
     def _take_spec(self, spec: IPVSNodeSpec, now: float) -> None:
         self.spec = spec
@@ -234,42 +267,62 @@ class Agent:
         self.converger.probed(dict(answers))
 
     def make_report(self) -> IPVSNodeStatus:
-        """The report after a pass; told in the log where a condition turned."""
+        """The report after a pass; told in the log where a condition turned, and published."""
         before = {condition.type: condition for condition in self.status.conditions}
-        self.status = report(self.standing(), self.status, wall_clock())
+        outstanding = self._outstanding()
+        self.status = report(self.standing(outstanding), self.status, wall_clock())
         for condition in self.status.conditions:
             known = before.get(condition.type)
             if known is not None and known.reason == condition.reason in ("Repairing", "Programming"):
                 continue  # the same, a step further on
             if known is None or (known.status, known.message) != (condition.status, condition.message):
                 log.info("%s=%s %s: %s", condition.type, condition.status, condition.reason, condition.message)
+        if self.source is not None:
+            self.source.publish(self.status, settled=not outstanding)
         return self.status
 
-    def _outstanding(self) -> set[str]:
-        """Plans that are not in the kernel yet, one more than a report names at the most."""
-        found: set[str] = set()
+    def _outstanding(self) -> set[Owner]:
+        """Plans that are not in the kernel yet, more than a report names at the most; arrivals that are, are noted."""
+        found: set[Owner] = set()
+        undone = not self._arrived
         for owner in self.converger.outstanding():
             found.add(owner)
-            if len(found) > REPORT_EXCEPTIONS:
-                break
+            undone = undone or self._arrived[0].waits_for(owner)
+            if undone and len(found) > REPORT_EXCEPTIONS:
+                return found
+        while self._arrived and not any(map(self._arrived[0].waits_for, found)):
+            self._observed = self._arrived.popleft().resource_version
         return found
 
-    def standing(self) -> Standing:
+    def _findings(self) -> Mapping[Owner, Collection[Finding]]:
+        """What stands in the way of each plan, those among them that cannot be read."""
+        if not self._unreadable:
+            return self.intent.findings
+        blocked = {
+            owner: [*self.intent.findings.get(owner, ()), Finding(Reason.PLAN_UNREADABLE, words, "", Severity.BLOCK)]
+            for owner, words in self._unreadable.items()
+        }
+        return {**self.intent.findings, **blocked}
+
+    def standing(self, outstanding: Set[Owner]) -> Standing:
+        """``outstanding``: owners some row of whom is not in the kernel as wanted, or still there."""
         services = self.converger.services
         return Standing(
             host=self.intent.context.host,
             plans=len(self.intent.drain_timeouts),
             directing=len(self.intent.directing),
             serving=len(self.intent.serving),
-            findings=self.intent.findings,
+            findings=self._findings(),
             troubles=[trouble for _, trouble in self.converger.troubles],
             drains=[
                 (owner, unpack_destination_key(name)[0], at_wall_clock(draining.since))
                 for key, name, draining in services.draining()
                 for owner in self.intent.owner_of("ipvs", key)[:1]
             ],
-            outstanding=self._outstanding(),
+            outstanding=outstanding & self.intent.drain_timeouts.keys(),
+            leaving=self.intent.leaving(self.converger.has),
             foreign=[*services.foreign, *self._others],
-            source_errors=self.errors,
+            source=SourceState(self.source.condition if self.source else "Manifests", self._problem, self.errors),
             repairing=services.repairing,
+            observed=self._observed,
         )

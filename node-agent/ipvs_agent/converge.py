@@ -101,6 +101,10 @@ class Converger:
         for key in (*self.to_probe, *self._probing):
             yield from self.intent.owner_of("addresses", key)
 
+    def has(self, table: str, key: Any) -> bool:
+        """The kernel had this row of ours when it was last read."""
+        return key in self.services.owned if table == "ipvs" else key in self._found_rows(table)
+
     # the pass
 
     def step(self) -> Progress:

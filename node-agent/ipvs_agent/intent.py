@@ -5,13 +5,13 @@ intent before or after it, with everything that has to linger.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ipvs_agent.desired.share import Context, Finding, Severity, Share
 from ipvs_agent.desired.whole import desired
 from ipvs_agent.ledger import NODE, SERVER, Ledger, Owner
-from ipvs_agent.linger import Lingering, leave_behind
+from ipvs_agent.linger import Lingering, directors_let_go, leave_behind
 from ipvs_agent.paths import allocate, gateways_of
 from ipvs_agent.rows import KernelState, ServiceKey
 from ipvs_agent.store import Store
@@ -39,6 +39,8 @@ class Intent:
         self._store = store
         self._lingering = store.lingering()
         self._services: defaultdict[ServiceKey, set[int]] = defaultdict(set)
+        self._parting: dict[tuple[str, Any], Owner] = {}
+        """Rows that nobody wants any more, by who wanted them last, until the kernel has been seen without them."""
         self.neighbours: Counter[str] = Counter()
         """Addresses whose neighbour entries the shares need, by how many need them."""
         self.unresolved: set[str] = set()
@@ -50,6 +52,7 @@ class Intent:
             self._linger(number, entry)
         for owner, plan in store.plans():
             self._adopt(owner, plan)
+        self._resume([service for service in self._services if self._is_planned(service)])
         self.settle((), now)
 
     def _adopt(self, owner: Owner, plan: VirtualServicePlanSpec) -> None:
@@ -74,10 +77,23 @@ class Intent:
             self.neighbours.update(share.neighbours)
 
     def _put(self, owner: Owner, share: Share) -> Dirty:
-        dirty = self.ledger.put(owner, share.director)
-        _join(dirty, self.ledger.put(owner + SERVER, share.server))
+        dirty = self._took(owner, self.ledger.put(owner, share.director))
+        _join(dirty, self._took(owner, self.ledger.put(owner + SERVER, share.server)))
         for roles, state in ((self.directing, share.director), (self.serving, share.server)):
             (roles.discard if state.is_empty() else roles.add)(owner)
+        return dirty
+
+    def _took(self, owner: Owner, dirty: Dirty) -> Dirty:
+        """Remember whose rows go, and forget it of those that are wanted again."""
+        for table, keys in dirty.items():
+            if table == "sysctls":
+                continue  # only ever raised
+            wanted = self.ledger.tables[table]
+            for key in keys:
+                if key in wanted:
+                    self._parting.pop((table, key), None)
+                else:
+                    self._parting[table, key] = owner
         return dirty
 
     def _number_paths(self, plan: VirtualServicePlanSpec) -> None:
@@ -114,13 +130,15 @@ class Intent:
                 self.drain_timeouts.pop(owner, None)
                 if plan is not None:
                     self.drain_timeouts[owner] = float(timeout)
-                _join(dirty, self._replace(owner, share, now, float(timeout)))
+                let_go = before is not None and plan is not None and directors_let_go(before, plan, self.context.node)
+                _join(dirty, self._replace(owner, share, now, float(timeout), let_go=let_go))
         return dirty
 
-    def _replace(self, owner: Owner, new: Share, now: float, timeout: float) -> Dirty:
+    def _replace(self, owner: Owner, new: Share, now: float, timeout: float, *, let_go: bool = False) -> Dirty:
         nothing = KernelState()
         old = (self.ledger.share(owner) or nothing, self.ledger.share(owner + SERVER) or nothing)
-        left = leave_behind(owner, old, (new.director, new.server), now, timeout)
+        left = leave_behind(owner, old, (new.director, new.server), now, timeout, let_go=let_go)
+        self._resume(new.director.ipvs.keys() & self._services.keys())
         dirty = self._put(owner, new)
         for entry in left:
             _join(dirty, self._linger(self._store.add_lingering(entry), entry))
@@ -130,7 +148,18 @@ class Intent:
         self._lingering[number] = entry
         for service in entry.services:
             self._services[service].add(number)
-        return self.ledger.put(f"{entry.owner}~{number}", entry.state)
+        return self._took(entry.owner, self.ledger.put(f"{entry.owner}~{number}", entry.state))
+
+    def _resume(self, services: Iterable[ServiceKey]) -> None:
+        """A plan wants these again: what lingered for their sake waits for them no more."""
+        for service in services:
+            for number in self._services.pop(service):
+                entry = self._lingering[number]
+                left = Lingering(entry.owner, entry.state, entry.services - {service}, entry.deadline)
+                self._lingering[number] = left
+
+    def _is_planned(self, service: ServiceKey) -> bool:
+        return any("~" not in owner for owner in self.ledger.tables["ipvs"].owners(service))
 
     def take_settings(self, state: KernelState) -> Dirty:
         """What the node as a whole is told, beside all plans."""
@@ -159,19 +188,19 @@ class Intent:
     def settle(self, drained: Iterable[ServiceKey], now: float) -> Dirty:
         """Let go of what need not linger any more. ``drained``: services without destinations in the kernel."""
         dirty: Dirty = {}
-        empty = set(drained)
-        for service in empty & self._services.keys():
-            for number in self._services.pop(service):
-                entry = self._lingering[number]
-                left = Lingering(entry.owner, entry.state, entry.services - {service}, entry.deadline)
-                self._lingering[number] = left
+        self._resume(set(drained) & self._services.keys())
         done = [n for n, entry in self._lingering.items() if not entry.services and entry.deadline <= now]
         with self._store.transaction():
             for number in done:
                 entry = self._lingering.pop(number)
                 self._store.remove_lingering(number)
-                _join(dirty, self.ledger.put(f"{entry.owner}~{number}", None))
+                _join(dirty, self._took(entry.owner, self.ledger.put(f"{entry.owner}~{number}", None)))
         return dirty
+
+    def leaving(self, has: Callable[[str, Any], bool]) -> set[Owner]:
+        """Whose rows are still here though no plan wants them. ``has``: whether a table's key is in the kernel."""
+        self._parting = {row: owner for row, owner in self._parting.items() if has(*row)}
+        return {*self._parting.values(), *(entry.owner for entry in self._lingering.values())}
 
     def next_deadline(self) -> float | None:
         """When something stops lingering by time."""
@@ -181,8 +210,10 @@ class Intent:
         return self.ledger.tables[table].rows()
 
     def owner_of(self, table: str, key: Any) -> tuple[Owner, ...]:
-        """Plans that want the row, those it lingers for included."""
+        """Plans that want the row, those it lingers for included; of one that nobody wants, who wanted it last."""
         owners = self.ledger.tables[table].owners(key)
+        if not owners and (table, key) in self._parting:
+            return (self._parting[table, key],)
         return tuple(dict.fromkeys(owner.partition("~")[0].removesuffix(SERVER) for owner in owners))
 
 

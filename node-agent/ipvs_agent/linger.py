@@ -1,8 +1,9 @@
 """What a changed plan leaves behind for a while, so that established connections go on.
 
 A director's rows for a service that the plan dropped stay until its real servers have drained; a real server's role
-stays for the drain timeout, since hosts that plan for themselves cannot know when the directors have let go. What
-would be wrong at once never lingers: a VIP that another director holds now, a source that is no longer allowed.
+stays for the drain timeout, since hosts that plan for themselves cannot know when the directors have let go; where a
+cluster's plan has said that they have, it goes at once. What would be wrong at once never lingers: a VIP that another
+director holds now, a source that is no longer allowed.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from ipvs_agent.ledger import TABLES
 from ipvs_agent.rows import KernelState, NftKey, NftRow, ServiceKey, ServiceRow
 from ipvs_agent.services import HEAD_SIZE, Key, unpack_key
+from ipvs_api.plan import ServerRole, VirtualServicePlanSpec
 
 FLOW_SETS = ("open", "restricted", "sources", "masquerade", "untracked", "tracked")
 """Sets whose elements begin with VIP, protocol and port of one service."""
@@ -39,14 +41,30 @@ def without_destinations(row: ServiceRow) -> ServiceRow:
     return row[:HEAD_SIZE]
 
 
+def directors_let_go(before: VirtualServicePlanSpec, after: VirtualServicePlanSpec, node: str) -> bool:
+    """``after`` drops ``node``'s real servers, to which ``before`` sent nothing any more.
+
+    That is said once the directors' last connection to them is gone.
+    """
+    if any(backend.node == node for backend in after.backends):
+        return False
+    left = [each for each in before.backends if each.node == node and each.role is not ServerRole.MACHINE]
+    return bool(left) and not any(backend.directed for backend in left)
+
+
 def leave_behind(
     owner: str,
     old: tuple[KernelState, KernelState],
     new: tuple[KernelState, KernelState],
     now: float,
     drain_timeout: float,
+    *,
+    let_go: bool = False,
 ) -> list[Lingering]:
-    """What lingers when ``owner``'s share turns from ``old`` to ``new``, each (director, server)."""
+    """What lingers when ``owner``'s share turns from ``old`` to ``new``, each (director, server).
+
+    ``let_go``: the directors have nothing left that needs the old role of a real server.
+    """
     (old_director, old_server), (new_director, new_server) = old, new
     if old_director.is_empty() and old_server.is_empty():
         return []
@@ -61,6 +79,8 @@ def leave_behind(
         found.append(Lingering(owner, director, gone, 0.0))
     if not converted.is_empty():
         found.append(Lingering(owner, converted, frozenset(), now + drain_timeout))
+    if let_go:
+        return found
     held = {key.address for key in new_director.addresses if not key.is_silent}
     server = _difference(old_server, wanted, lambda table, key: not _names_address(table, key, held))
     if not server.is_empty():

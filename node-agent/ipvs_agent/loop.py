@@ -1,4 +1,4 @@
-"""The loop: what changed (files, kernel notifications, time) becomes passes on the kernel thread, and reports.
+"""The loop: what changed (plans, kernel notifications, time) becomes passes on the kernel thread, and reports.
 
 asyncio on the main thread waits and decides when; one kernel thread owns every request socket and ``nft``; probes and
 announcements, which mostly wait, have a thread of their own.
@@ -17,9 +17,9 @@ import msgspec
 
 from ipvs_agent.agent import Agent
 from ipvs_agent.converge import Progress
+from ipvs_agent.health import serve_health
 from ipvs_agent.local_socket import Request, serve
 from ipvs_agent.rows import AddressKey
-from ipvs_agent.sources.watch import DirectoryWatch
 from ipvs_agent.view import make_view
 
 T = TypeVar("T")
@@ -33,31 +33,40 @@ COALESCE = 0.05
 """Seconds to wait after a kernel notification, so that a burst is looked at once."""
 
 
-class Loop:
-    """Runs an ``Agent`` until a signal."""
+ANSWER_SECONDS = 10.0
+"""A kernel thread that has not answered for so long is stuck: its longest step, an audit of 10,000 services, takes
+three."""
 
-    def __init__(self, agent: Agent, socket: Path) -> None:
-        self._agent, self._socket = agent, socket
+
+class Loop:
+    """Runs an ``Agent`` until a signal. ``health_port`` 0: nobody asks over HTTP how it is."""
+
+    def __init__(self, agent: Agent, socket: Path, health_port: int = 0) -> None:
+        assert agent.source is not None
+        self._agent, self._source, self._socket, self._health_port = agent, agent.source, socket, health_port
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._kernel = ThreadPoolExecutor(1, "kernel")
         self._wire = ThreadPoolExecutor(1, "wire")
-        self._look_at_files = True
-        self._changed_files: frozenset[str] | None = None
+        self._news = True
+        self._settled = False
+        """What is wanted has been in the kernel once."""
         self._notified: set[str] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._probing: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT. Nothing is torn down when it ends."""
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        assert self._agent.source is not None
-        self._watch = DirectoryWatch(self._agent.source.path, self._files_changed)
         notifications = await self._on_kernel(self._agent.open)
         loop.add_reader(notifications.fileno(), self._kernel_told)
-        server = await serve(self._socket, self._answer)
+        self._source.watch(self._wake_from_anywhere)
+        servers = [
+            await serve(self._socket, self._answer),
+            await serve_health(self._health_port, self._is_alive, self._is_ready) if self._health_port else None,
+        ]
         self._every_audit()
         stopping = asyncio.create_task(self._stop.wait())
         try:
@@ -70,8 +79,8 @@ class Loop:
         finally:
             stopping.cancel()
             loop.remove_reader(notifications.fileno())
-            self._watch.close()
-            if server is not None:
+            self._source.close()
+            for server in filter(None, servers):
                 server.close()
             for timer in self._timers.values():
                 timer.cancel()
@@ -85,25 +94,24 @@ class Loop:
         log.info("stopped; the kernel keeps what it has")
 
     async def _pass(self) -> None:
-        look, names, notified = self._look_at_files, self._changed_files, self._notified
-        self._look_at_files, self._notified = False, set()
-        if look:
-            self._changed_files = frozenset()
+        look, notified = self._news, self._notified
+        self._news, self._notified = False, set()
 
         def at_once() -> tuple[float | None, Progress]:
             """In one go: who asks in between would be told of plans that the kernel does not have yet."""
-            recheck = self._agent.read_source(names) if look else None
+            recheck = self._agent.read_source() if look else None
             progress = self._agent.step(notified)
             self._agent.make_report()
             return recheck, progress
 
         recheck, progress = await self._on_kernel(at_once)
         if recheck is not None:
-            self._later("files", recheck, lambda: self._files_changed(None))
+            self._later("source", recheck, self._source_changed)
         if self._agent.to_probe and self._probing is None:
             self._probing = asyncio.create_task(self._probe())
         if self._agent.to_announce:
             await self._announce()
+        self._settled = self._settled or (self._agent.known and not progress.more)
         if progress.more:
             self._wake.set()
         elif progress.next_due is not None:
@@ -114,6 +122,20 @@ class Loop:
         if request.what != "status":
             return msgspec.json.encode({"error": f"unknown request {request.what!r}; known: status"})
         return msgspec.json.encode(await self._on_kernel(lambda: make_view(self._agent, running=True)))
+
+    async def _is_alive(self) -> str:
+        """Why this process should be replaced; empty while it need not."""
+        try:
+            await asyncio.wait_for(self._on_kernel(lambda: None), ANSWER_SECONDS)
+        except TimeoutError:
+            return f"the kernel thread has not answered for {ANSWER_SECONDS:g} s"
+        return ""
+
+    async def _is_ready(self) -> str:
+        """Why this host is not what it is wanted to be yet; empty once it has been."""
+        if not self._agent.known:
+            return "what is wanted of this node is not known yet" + (f": {self._source.away}" * bool(self._source.away))
+        return "" if self._settled else "what is wanted of this node is not in its kernel yet"
 
     async def _probe(self) -> None:
         """Ask the network whether somebody answers for the addresses that are to be taken (RFC 5227)."""
@@ -137,11 +159,13 @@ class Loop:
         if not self._stop.is_set():
             self._wire.submit(self._agent.announce, keys)
 
-    def _files_changed(self, names: frozenset[str] | None) -> None:
-        """``names``: of files that may have changed; None: any."""
-        known = self._changed_files
-        self._changed_files = None if names is None or known is None else known | names
-        self._look_at_files = True
+    def _wake_from_anywhere(self) -> None:
+        """The source has news; from any thread."""
+        with suppress(RuntimeError):  # the loop has ended, and so has everything
+            self._loop.call_soon_threadsafe(self._source_changed)
+
+    def _source_changed(self) -> None:
+        self._news = True
         self._wake.set()
 
     def _kernel_told(self) -> None:
@@ -155,8 +179,8 @@ class Loop:
 
     def _audit(self) -> None:
         self._agent.audit_due = True
-        self._watch.renew()
-        self._files_changed(None)
+        self._source.renew()
+        self._source_changed()
         self._every_audit()
 
     def _later(self, name: str, delay: float, call: Callable[[], None]) -> None:

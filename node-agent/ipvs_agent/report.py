@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ipvs_agent import __version__
 from ipvs_agent.desired.share import Finding, Reason, Severity
@@ -16,13 +17,27 @@ from ipvs_api.node import (
     PlanFailure,
     ReportCounts,
     ReportedServer,
+    ReportedService,
 )
 
 PROGRAMMING = "Programming"
 """Reason while rows of a plan are being written."""
 
-_ELSEWHERE = (Reason.KERNEL_REFUSED, Reason.FOREIGN_ENTRY, PROGRAMMING)
+ADDRESSES, MESSAGE_LENGTH, CONDITION_LENGTH = 256, 1024, 4096
+"""Bounds of a report's fields: a report that breaks one is refused as a whole."""
+
+_LINK_LOCAL = ("fe80:", "169.254.")
+
+_ELSEWHERE = (Reason.KERNEL_REFUSED, Reason.FOREIGN_ENTRY, Reason.PLAN_UNREADABLE, PROGRAMMING)
 """Failures that conditions other than Networking tell."""
+
+
+class SourceState(NamedTuple):
+    """Whether what is wanted can be read, as a condition. ``bad``: its reason where there are ``errors``."""
+
+    condition: str = "Manifests"
+    bad: str = "Invalid"
+    errors: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -32,31 +47,32 @@ class Standing:
     ``drains``: plan, real server's address, since (RFC 3339), for each of its ports. ``repairing``: services still to
     write.
 
-    ``outstanding``: plans some row of which is still to be written. ``foreign``: what others have on our addresses,
-    in words.
+    ``outstanding``: plans some row of which is still to be written. ``leaving``: virtual services of which something
+    is here that no plan wants. ``foreign``: what others have on our addresses, in words. ``observed``: the resource
+    version up to which plans are in the kernel; empty for manifests, which have none.
     """
 
     host: Host
     plans: int
     directing: int
     serving: int
-    findings: Mapping[Owner, Sequence[Finding]] = field(default_factory=dict)
+    findings: Mapping[Owner, Collection[Finding]] = field(default_factory=dict)
     troubles: Sequence[Trouble] = ()
     outstanding: Collection[Owner] = ()
     drains: Sequence[tuple[Owner, str, str]] = ()
+    leaving: Collection[Owner] = ()
     foreign: Sequence[str] = ()
-    source_errors: Sequence[str] = ()
+    source: SourceState = field(default_factory=SourceState)
     repairing: int = 0
+    observed: str = ""
 
 
 def report(standing: Standing, previous: IPVSNodeStatus, now: str) -> IPVSNodeStatus:
-    """The node's report; conditions keep their ``lastTransitionTime`` while their status stays."""
+    """The node's report. What was so in the ``previous`` one keeps its time, so that nothing in it ticks."""
     failures = list(_failures(standing))
     failing = {(failure.namespace, failure.name) for failure in failures}
-    since: dict[tuple[Owner, str], str] = {}
-    for owner, server, at in standing.drains:
-        since[owner, server] = min(at, since.get((owner, server), at))
-    draining = [ReportedServer(*_split(owner), server, "Draining", at) for (owner, server), at in since.items()]
+    draining = _draining(standing.drains, previous.draining)
+    leaving = [ReportedService(*_split(owner)) for owner in sorted(standing.leaving)]
     counts = ReportCounts(
         plans=standing.plans,
         programmed=max(standing.plans - len(failing), 0),
@@ -64,18 +80,34 @@ def report(standing: Standing, previous: IPVSNodeStatus, now: str) -> IPVSNodeSt
         serving=standing.serving,
         failures=len(failures),
         draining=len(draining),
+        leaving=len(leaving),
     )
+    named = (failures, draining, leaving)
     return IPVSNodeStatus(
         agent_version=__version__,
-        kernel_version=standing.host.kernel_version,
+        kernel_version=standing.host.kernel_version[:128],
         boot_id=standing.host.boot_id,
         addresses=_addresses(standing.host),
         conditions=_conditions(standing, failures, previous.conditions, now),
+        observed_resource_version=standing.observed,
         counts=counts,
         failures=tuple(failures[:REPORT_EXCEPTIONS]),
         draining=tuple(draining[:REPORT_EXCEPTIONS]),
-        truncated=len(failures) > REPORT_EXCEPTIONS or len(draining) > REPORT_EXCEPTIONS,
+        leaving=tuple(leaving[:REPORT_EXCEPTIONS]),
+        truncated=any(len(several) > REPORT_EXCEPTIONS for several in named),
     )
+
+
+def _draining(drains: Iterable[tuple[Owner, str, str]], before: Iterable[ReportedServer]) -> list[ReportedServer]:
+    """One for each real server, with the earliest of its ports' times; one that was told keeps the time told."""
+    told = {(one.namespace, one.name, one.address): one.since for one in before}
+    since: dict[tuple[Owner, str], str] = {}
+    for owner, server, at in drains:
+        since[owner, server] = min(at, since.get((owner, server), at))
+    return [
+        ReportedServer(*_split(owner), server, "Draining", told.get((*_split(owner), server), at))
+        for (owner, server), at in sorted(since.items())
+    ]
 
 
 def _split(owner: Owner) -> tuple[str, str]:
@@ -87,22 +119,33 @@ def _failures(standing: Standing) -> Iterable[PlanFailure]:
     for owner, findings in sorted(standing.findings.items()):
         for finding in findings:
             if finding.severity is not Severity.NOTE:
-                yield PlanFailure(*_split(owner), finding.reason, finding.message, finding.real_server)
+                message = _clipped(finding.message, MESSAGE_LENGTH)
+                yield PlanFailure(*_split(owner), finding.reason, message, finding.real_server)
     for owner in sorted(filter(is_plan, standing.outstanding)):
         yield PlanFailure(*_split(owner), PROGRAMMING, "is still being written to the kernel and read back")
     for trouble in standing.troubles:
         for owner in filter(is_plan, trouble.owners):
-            yield PlanFailure(*_split(owner), trouble.reason, trouble.message)
+            yield PlanFailure(*_split(owner), trouble.reason, _clipped(trouble.message, MESSAGE_LENGTH))
+
+
+def _clipped(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _addresses(host: Host) -> tuple[NodeAddress, ...]:
-    return tuple(
-        NodeAddress(link.name, entry.address, link.mac)
-        for link in sorted(host.interfaces.values(), key=lambda link: link.name)
-        if not link.loopback
-        for entry in link.addresses
-        if not entry.ours
-    )[:REPORT_EXCEPTIONS]
+    """The host's own, those on links that other hosts reach first, by name.
+
+    Link-local ones are no addresses of the node's, and of one that several links have (as some pod networks give all
+    their hosts' ends the same) the oldest link's is told, so that pods that come and go do not change a report.
+    """
+    found: dict[str, tuple[bool, str, NodeAddress]] = {}
+    for link in sorted(host.interfaces.values(), key=lambda link: link.ifindex):
+        for entry in link.addresses:
+            if not (link.loopback or entry.ours or entry.address.startswith(_LINK_LOCAL)):
+                told = NodeAddress(link.name, entry.address, link.mac)
+                found.setdefault(entry.address, (link.noarp, link.name, told))
+    ordered = sorted(found.values(), key=lambda each: each[:2])
+    return tuple(address for _, _, address in ordered[:ADDRESSES])
 
 
 def _conditions(
@@ -119,11 +162,12 @@ def _conditions(
     foreign = list(dict.fromkeys([*standing.foreign, *theirs]))
     network = [failure for failure in failures if failure.reason not in _ELSEWHERE]
     told = [failure.message for failure in network]
+    source = standing.source
     wanted = [
         _condition("KernelReady", not refused, "AsNeeded", "KernelRefused", refused),
         _condition("Coexistence", not foreign, "NothingForeign", "ForeignEntry", foreign),
         _condition("Networking", not network, "AsRequired", network[0].reason if network else "", told or notes),
-        _condition("Manifests", not standing.source_errors, "AllRead", "Invalid", standing.source_errors),
+        _condition(source.condition, not source.errors, "AllRead", source.bad, source.errors),
     ]
     if standing.repairing:
         ready = Condition(
@@ -148,7 +192,7 @@ def _condition(kind: str, holds: bool, good: str, bad: str, messages: Sequence[s
     shown = "; ".join(dict.fromkeys(messages[:3]))
     more = f" (and {len(messages) - 3} more)" if len(messages) > 3 else ""
     status = ConditionStatus.TRUE if holds else ConditionStatus.FALSE
-    return Condition(kind, status, good if holds else bad, shown + more)
+    return Condition(kind, status, good if holds else bad, _clipped(shown, CONDITION_LENGTH) + more)
 
 
 def _dated(condition: Condition, before: Condition | None, now: str) -> Condition:

@@ -1,5 +1,6 @@
 """Tables, JSON and YAML of what ``status`` and ``plan`` found. Pure."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -45,7 +46,7 @@ def show_status(view: View, output: str) -> str:
         items += [("VirtualService", service) for service in view.services]
         items += [("VirtualServicePlan", plan) for plan in view.plans]
         return encoded(as_list([_typed(kind, item) for kind, item in items]), output)
-    parts = [_node(view), _services(view), _kernel(view), _conditions(view)]
+    parts = [_node(view), _services(view), _kernel(view), _conditions(view), f"{view.away}\n" if view.away else ""]
     return "\n".join(part for part in parts if part)
 
 
@@ -71,16 +72,21 @@ def _services(view: View) -> str:
     if not view.services:
         return "No virtual services.\n"
     plans = {(p.spec.virtual_service.namespace, p.spec.virtual_service.name): p.spec for p in view.plans}
+    servers: Counter[tuple[str, str]] = Counter()
+    for each in view.plans:
+        owner = each.spec.virtual_service
+        servers[owner.namespace, owner.name] += sum(len(backend.servers) for backend in each.spec.backends)
     rows = [("VIRTUALSERVICE", "VIP", "FORWARDING", "SCHEDULER", "REALSERVERS", "READY")]
     for service in view.services:
-        plan = plans.get((service.metadata.namespace, service.metadata.name))
+        key = (service.metadata.namespace, service.metadata.name)
+        plan = plans.get(key)
         rows.append(
             (
                 f"{service.metadata.namespace}/{service.metadata.name}",
                 ",".join(entry.address for entry in plan.addresses) if plan is not None else "-",
                 plan.forwarding if plan is not None else "-",
                 plan.scheduler if plan is not None else "-",
-                str(sum(len(backend.servers) for backend in plan.backends)) if plan is not None else "-",
+                str(servers[key]) if plan is not None else "-",
                 _condition(service.status.conditions, "Ready"),
             )
         )

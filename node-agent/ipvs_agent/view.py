@@ -18,7 +18,8 @@ from ipvs_agent.services import (
     unpack_head,
     unpack_key,
 )
-from ipvs_agent.sources.manifests import as_plan
+from ipvs_agent.slices import as_objects
+from ipvs_agent.sources.source import Judgement
 from ipvs_agent.store import Store
 from ipvs_agent.words import name_service
 from ipvs_api.meta import ObjectMeta
@@ -28,6 +29,7 @@ from ipvs_api.virtualservice import VirtualServiceStatus
 from ipvs_planner.compiled import Compiled, Outcome
 from ipvs_planner.fold import fold
 from ipvs_planner.index import Key
+from ipvs_planner.reasons import Finding, Reason
 
 SHOWN_SERVICES = 1000
 """IPVS services whose counters one status shows at the most: each costs a request."""
@@ -65,7 +67,10 @@ class ServiceView(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class View(msgspec.Struct, frozen=True):
-    """``running``: an agent answered; otherwise this is what was found without one."""
+    """``running``: an agent answered; otherwise this is what was found without one.
+
+    ``away``: why no news of plans can come, and since when; empty while they can.
+    """
 
     running: bool
     node: IPVSNode
@@ -73,6 +78,7 @@ class View(msgspec.Struct, frozen=True):
     services: tuple[ServiceView, ...]
     kernel: tuple[KernelView, ...]
     errors: tuple[str, ...]
+    away: str = ""
 
 
 def ask_agent(path: Path) -> View | None:
@@ -95,25 +101,33 @@ def look(store: Store) -> View:
 def make_view(agent: Agent, *, running: bool) -> View:
     """From what an agent knows and the kernel's counters now."""
     asked = {**dict(agent.store.plans()), **agent.intent.refused}
-    plans = tuple(as_plan(plan) for _, plan in sorted(asked.items()))
-    refused = agent.source.refusals if agent.source is not None else {}
-    notes = agent.source.notes if agent.source is not None else {}
-    keys = {Key(plan.spec.virtual_service.namespace, plan.spec.virtual_service.name): plan for plan in plans}
+    plans = {Key(*owner.split("/", 1)): as_objects(plan) for owner, plan in asked.items()}
+    judged = {Key(*key): found for key, found in agent.source.judgements().items()} if agent.source is not None else {}
     services = []
-    for key in sorted(keys.keys() | refused.keys()):
-        known = refused.get(key)
-        compiled = Compiled(
-            key,
-            known.outcome if known is not None else Outcome.PLANNED,
-            known.generation if known is not None else keys[key].spec.virtual_service.generation,
-            (keys[key],) if key in keys else (),
-            known.refusals if known is not None else (),
-            notes.get(key, ()),
-        )
+    for key in sorted(plans.keys() | {key for key, found in judged.items() if found.refusals}):
+        compiled = _compiled(key, plans.get(key, ()), judged.get(key, _PLANNED))
         status = fold(compiled, {agent.node: agent.status}, None, wall_clock(), here=agent.node)
         services.append(ServiceView(ObjectMeta(key.name, key.namespace, generation=compiled.generation), status))
     node = IPVSNode(ObjectMeta(agent.node), agent.spec, agent.status)
-    return View(running, node, plans, tuple(services), tuple(_kernel(agent)), agent.errors)
+    objects = tuple(plan for _, parts in sorted(plans.items()) for plan in parts)
+    away = agent.source.away if agent.source is not None else ""
+    return View(running, node, objects, tuple(services), tuple(_kernel(agent)), agent.errors, away)
+
+
+_PLANNED = Judgement(Outcome.PLANNED)
+
+
+def _compiled(key: Key, plans: tuple[VirtualServicePlan, ...], judgement: Judgement) -> Compiled:
+    """What planning gave, as far as this host knows it."""
+    generation = judgement.generation
+    if generation is None:
+        generation = plans[0].spec.virtual_service.generation if plans else 0
+    refusals, notes = _findings(judgement.refusals), _findings(judgement.notes)
+    return Compiled(key, Outcome(judgement.outcome), generation, plans, refusals, notes)
+
+
+def _findings(words: tuple[tuple[str, str], ...]) -> tuple[Finding, ...]:
+    return tuple(Finding(Reason(reason), message) for reason, message in words)
 
 
 def _kernel(agent: Agent) -> list[KernelView]:

@@ -34,7 +34,7 @@ def asks_of(intake: Intake) -> Asks | None:
         return None
     families = {len(server.packed) for server in intake.servers}
     ports = tuple(endpoint(b"", port.protocol, port.number) for port in intake.ports)
-    return Asks(intake.address_count, tuple(sorted(families)), "", ports)
+    return Asks(intake.address_count, tuple(sorted(families)), intake.service, ports)
 
 
 class Asking(Protocol):
@@ -51,13 +51,13 @@ class Asking(Protocol):
 class Around(Protocol):
     """What else there is."""
 
-    trusted: bool
     groups: dict[str, GroupFacts]
     directors: dict[str, Directors]
     nodes: Nodes
     stakes: Stakes
     servers: Index[Packed]
 
+    def lets_in(self, group: GroupFacts, namespace: str) -> bool: ...
     def facts(self, key: Key) -> Asking | None: ...
     def held(self, key: Key) -> Claims: ...
     def admits(self, owner: Owner, address: Packed, *, holds: bool) -> bool: ...
@@ -135,7 +135,7 @@ class Allocation:
         group = self._around.groups.get(owner.group)
         if group is None or group.findings or not self._around.directors[owner.group].nodes:
             return False
-        return self._around.trusted or group.admits_namespace(owner.namespace)
+        return self._around.lets_in(group, owner.namespace)
 
     def families(self, key: Key) -> tuple[int, ...]:
         """Of which families it is to have addresses, among those its group has; IPv4 first.

@@ -72,8 +72,8 @@ class Released(NamedTuple):
 def release(snapshot: Snapshot, key: Key, *, settled: bool) -> Released:
     """The claims that ``key`` does not need any more, without it.
 
-    ``settled``: no node has an address of it that its stored plans (``Snapshot.hold``) do not name; without plans, no
-    node has any. Before that nothing is released.
+    ``settled``: every node that its stored plans are labelled for has what they say and nothing else of it. Before that
+    nothing is released; then, what they do not name, and all that they withdraw down to the last real server.
     """
     if not settled:
         return Released()
@@ -99,7 +99,8 @@ def _needed(snapshot: Snapshot, key: Key) -> set[Packed]:
     else remembers which one it was.
     """
     facts, pool = snapshot.facts(key), snapshot.addresses.pool
-    needed = {address_of(vip) for vip in snapshot.held(key).vips}
+    over = all(plan.spec.withdrawn and not plan.spec.backends for plan in snapshot.stored.of(key))
+    needed = set() if over and key in snapshot.stored else {address_of(vip) for vip in snapshot.held(key).vips}
     if facts is None:
         return needed
     if facts.broken:

@@ -15,6 +15,7 @@ from ipvs_api.plan import (
 )
 from ipvs_api.virtualservice import Forwarding, Persistence, ReturnPath, TunnelSpec
 from ipvs_planner.assign import Assignment, assign, to_claim
+from ipvs_planner.backing import behind_service
 from ipvs_planner.claims import Claims
 from ipvs_planner.compiled import Compiled, Outcome, ServerCounts, refused
 from ipvs_planner.contention import gateway
@@ -23,7 +24,7 @@ from ipvs_planner.index import Key
 from ipvs_planner.intake import Intake
 from ipvs_planner.notes import notes_on, plan_scheduler
 from ipvs_planner.refusals import gateway_refusals, group_refusals, held_refusals, server_refusals
-from ipvs_planner.servers import Placed, concerned, place, slices
+from ipvs_planner.servers import Placed, RealServers, concerned, place, slices
 from ipvs_planner.snapshot import Snapshot
 
 
@@ -40,27 +41,36 @@ def compile_virtual_service(snapshot: Snapshot, key: Key) -> Compiled:
     if findings:
         return refused(key, intake.generation, tuple(findings))
     directors = snapshot.directors[intake.group]
-    placed = place(snapshot, intake, directors.nodes)
     assignment = assign(snapshot, key, intake)
     intake = replace(intake, vips=assignment.vips)
+    servers = _real_servers(snapshot, key, intake, directors)
     findings += assignment.findings
-    findings += server_refusals(snapshot, intake, placed, directors.nodes)
+    findings += servers.refusals
     findings += gateway_refusals(snapshot, key, intake)
     if findings:
         claiming = to_claim(snapshot, assignment, ()) if not assignment.findings else ()
         return refused(key, intake.generation, tuple(findings), claiming)
-    served = [entry for entry in placed if intake.forwarding is Forwarding.NAT or entry.reachable]
-    plans = tuple(_plans(snapshot, key, intake, directors, assignment, served))
+    plans = tuple(_plans(snapshot, key, intake, directors, assignment, servers.served))
     return Compiled(
         key=key,
         outcome=Outcome.PLANNED,
         generation=intake.generation,
         claiming=to_claim(snapshot, assignment, {node for plan in plans for node in concerned(plan.spec)}),
         plans=plans,
-        notes=(*assignment.notes, *notes_on(intake, placed, served)),
-        claims=Claims(intake.group, intake.vip_endpoints(), intake.return_endpoints()),
-        servers=ServerCounts(len(served)),
+        notes=(*assignment.notes, *servers.notes, *notes_on(intake, servers.placed, servers.served)),
+        claims=Claims(intake.group, intake.vip_endpoints(), servers.return_ends(intake)),
+        servers=servers.counts,
     )
+
+
+def _real_servers(snapshot: Snapshot, key: Key, intake: Intake, directors: Directors) -> RealServers:
+    """Those of its Service, or those that it names itself."""
+    if intake.service:
+        return behind_service(snapshot, key, intake, directors.nodes)
+    placed = place(snapshot, intake, directors.nodes)
+    served = [entry for entry in placed if intake.forwarding is Forwarding.NAT or entry.reachable]
+    refusals = tuple(server_refusals(snapshot, intake, placed, directors.nodes))
+    return RealServers(placed, served, ServerCounts(len(served)), refusals)
 
 
 def _plans(
@@ -72,9 +82,8 @@ def _plans(
     served: Sequence[Placed],
 ) -> Iterator[VirtualServicePlan]:
     owner = Owner(key.namespace, key.name, intake.uid, intake.generation)
-    routed = intake.forwarding is Forwarding.NAT and intake.return_path is ReturnPath.GATEWAY
     families = dict.fromkeys(len(vip.packed) for vip in intake.vips)
-    gateways = [gateway(snapshot, intake.group, family) for family in families] if routed else []
+    gateways = [gateway(snapshot, intake.group, family) for family in families] if intake.routed else []
     addresses = tuple(
         PlanAddress(vip.text, directors.holding(turn))
         for vip, turn in zip(assignment.vips, assignment.turns, strict=True)
@@ -82,7 +91,7 @@ def _plans(
     ports = tuple(PlanPort(port.name, port.protocol, port.number) for port in intake.ports)
     scheduler = plan_scheduler(intake, served)
     persistence = Persistence(*intake.persistence) if intake.persistence is not None else None
-    parts = tuple(slices(served, tuple(port.target for port in intake.ports)))
+    parts = tuple(slices(served))
     for number, backends in enumerate(parts):
         spec = VirtualServicePlanSpec(
             virtual_service=owner,
@@ -95,7 +104,7 @@ def _plans(
             backends=backends,
             slice=number,
             slices=len(parts),
-            return_path=ReturnPath.GATEWAY if routed else ReturnPath.MASQUERADE,
+            return_path=ReturnPath.GATEWAY if intake.routed else ReturnPath.MASQUERADE,
             gateways=tuple(gateways),
             tunnel=TunnelSpec(*intake.tunnel),
             scheduler_flags=intake.scheduler_flags,

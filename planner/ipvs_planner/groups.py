@@ -1,6 +1,6 @@
 """DirectorGroups as the planner needs them: ranges, policy and announcement, parsed once."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -46,14 +46,17 @@ class GroupFacts(msgspec.Struct, frozen=True):
         version, value = (4 if len(address) == V4 else 6), int.from_bytes(address, "big")
         return any(span.version == version and span.first <= value <= span.last for span in self.ranges)
 
-    def admits_namespace(self, namespace: str) -> bool:
-        return self.admits is None or (
-            not self.unknown_namespace_labels and selects(self.admits, {NAMESPACE_NAME: namespace})
-        )
+    def admits_namespace(self, namespace: str, labels: Mapping[str, str] | None) -> bool:
+        """``labels`` of the Namespace; None: it is not known, only its name is."""
+        if self.admits is None:
+            return True
+        if labels is None:
+            return not self.namespace_labels and selects(self.admits, {NAMESPACE_NAME: namespace})
+        return selects(self.admits, {**labels, NAMESPACE_NAME: namespace})
 
     @property
-    def unknown_namespace_labels(self) -> tuple[str, ...]:
-        """Labels that ``allowedNamespaces`` looks at and that are not known here: only the name is."""
+    def namespace_labels(self) -> tuple[str, ...]:
+        """What ``allowedNamespaces`` looks at besides the name."""
         return tuple(sorted(keys(self.admits) - {NAMESPACE_NAME})) if self.admits is not None else ()
 
     def admits_backend(self, address: Packed) -> bool:

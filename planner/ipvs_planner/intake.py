@@ -26,18 +26,21 @@ class Server(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class ServicePort(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """``target``: the port the real servers listen on."""
+    """``target``: the port that static real servers listen on. ``service``: the Service's port, by name or number."""
 
     name: str
     protocol: Protocol
     number: int
     target: int
+    service: int | str
 
 
 class Intake(msgspec.Struct, frozen=True, array_like=True):
     """``findings``: why it cannot be done as it is written; then everything else is what could be read of it.
 
+    ``servers``: static ones; ``service``: the name of the Service where that has the real servers, else empty.
     ``sources``: canonical prefixes. ``persistence``: timeout in seconds and prefix lengths of IPv4 and IPv6.
+    ``controller``: UID of the Service that it was made for, empty where a person made it.
     """
 
     uid: str
@@ -60,6 +63,13 @@ class Intake(msgspec.Struct, frozen=True, array_like=True):
     checks_health: bool
     has_fallback: bool
     address_count: int
+    service: str
+    controller: str
+
+    @property
+    def routed(self) -> bool:
+        """Replies go back by real servers' routes, to the group's gateway."""
+        return self.forwarding is Forwarding.NAT and self.return_path is ReturnPath.GATEWAY
 
     def vip_endpoints(self) -> tuple[Endpoint, ...]:
         return tuple(
@@ -67,8 +77,8 @@ class Intake(msgspec.Struct, frozen=True, array_like=True):
         )
 
     def return_endpoints(self) -> tuple[Endpoint, ...]:
-        """Whose replies go to the group's gateway; none unless NAT ``Gateway``."""
-        if self.forwarding is not Forwarding.NAT or self.return_path is not ReturnPath.GATEWAY:
+        """Static real servers' endpoints, whose replies go to the group's gateway; none unless ``routed``."""
+        if not self.routed:
             return ()
         ends = {(port.protocol, port.target) for port in self.ports}
         return tuple(

@@ -18,8 +18,12 @@ BY_ADDRESS = (Scheduler.DH, Scheduler.LBLC, Scheduler.LBLCR)
 
 
 def plan_scheduler(intake: Intake, served: Sequence[Placed]) -> Scheduler:
-    """The one asked for, or its weighted sister where nodes stand in front of several real servers."""
-    hops = intake.forwarding is not Forwarding.NAT and any(entry.role is ServerRole.SECOND_HOP for entry in served)
+    """The one asked for, or its weighted sister where nodes stand in front of several real servers.
+
+    A Service's real servers come and go, so its scheduler does not wait for them.
+    """
+    hops = bool(intake.service) or any(entry.role is ServerRole.SECOND_HOP for entry in served)
+    hops = hops and intake.forwarding is not Forwarding.NAT
     return WEIGHTED.get(intake.scheduler, intake.scheduler) if hops else intake.scheduler
 
 
@@ -31,13 +35,13 @@ def notes_on(intake: Intake, placed: Sequence[Placed], served: Sequence[Placed])
             f"Scheduler {intake.scheduler} became {scheduler}: directors forward to the real servers' nodes, weighted "
             "by their share.",
         )
-    weights = {server.weight for server in intake.servers if server.weight > 0}
+    weights = {entry.server.weight for entry in placed if entry.server.weight > 0}
     if scheduler in WEIGHTED and len(weights) > 1:
         yield Finding(
             Reason.SCHEDULER_IGNORES_WEIGHTS,
             f"Scheduler {scheduler} treats all weights above 0 alike; {WEIGHTED[scheduler]} looks at them.",
         )
-    if scheduler in BY_ADDRESS and len(intake.servers) > 1:
+    if scheduler in BY_ADDRESS and len(placed) > 1:
         yield Finding(
             Reason.ONE_SERVER_PER_ADDRESS,
             f"Scheduler {scheduler} chooses by the destination address, so each address goes to one real server.",
@@ -52,10 +56,8 @@ def notes_on(intake: Intake, placed: Sequence[Placed], served: Sequence[Placed])
         if not entry.reachable:
             yield Finding(Reason.NODE_ADDRESS_MISSING, f"Left out: {missing_address(entry)}.")
     if intake.checks_health:
-        yield Finding(
-            Reason.HEALTH_NOT_CHECKED,
-            "Real servers are not checked by this version: each keeps its weight, whatever its state.",
-        )
+        weights_kept = "each keeps its weight, whatever its state" if not intake.service else "who is ready, serves"
+        yield Finding(Reason.HEALTH_NOT_CHECKED, f"Real servers are not checked by this version: {weights_kept}.")
     if intake.has_fallback:
         yield Finding(
             Reason.FALLBACK_NOT_USED, "spec.fallback is not used by this version, which calls no real server unhealthy."

@@ -25,16 +25,15 @@ class Reason(StrEnum):
     """An address is named twice under ``backends.static``."""
     EXACTLY_ONE_BACKEND_KIND = "ExactlyOneBackendKind"
     """``backends`` has neither or both of ``service`` and ``static``."""
-    BACKEND_UNSUPPORTED = "BackendUnsupported"
-    """``backends.service`` needs a version that reads EndpointSlices."""
     BACKEND_IS_ADDRESS = "BackendIsAddress"
-    """A real server has the virtual service's own address: packets would loop."""
+    """A real server has the virtual service's own address: packets would loop. Endpoints are left out for it."""
     MIXED_FAMILIES = "MixedFamilies"
     """A VIP without a real server of its family, or a real server without a VIP of its family."""
     PORT_MAPPING = "PortMapping"
-    """``targetPort`` differs under DR or TUN, where the real server sees the packet as the client sent it."""
+    """``targetPort`` differs under DR or TUN, where the real server sees the packet as the client sent it. Endpoints
+    are left out for it."""
     ONE_PACKET_FORWARDING = "OnePacketForwarding"
-    """``onePacket`` with NAT: the answers would come from the real server's address."""
+    """``onePacket`` with NAT: the answers would come from the real server's address. Endpoints are left out for it."""
     ONE_PACKET_PROTOCOL = "OnePacketProtocol"
     """``onePacket`` with a port that is not UDP."""
     TUNNEL_PORT = "TunnelPort"
@@ -46,7 +45,7 @@ class Reason(StrEnum):
     HEALTH_CHECK_TIMES = "HealthCheckTimes"
     """A check's timeout is longer than its interval."""
     TOO_MANY_SERVERS = "TooManyServers"
-    """More real servers than one plan holds."""
+    """More real servers than one plan holds. Of a Service's endpoints the first are taken."""
     GROUP_IMMUTABLE = "GroupImmutable"
     """``directorGroup`` differs from the one it was programmed for."""
 
@@ -62,7 +61,10 @@ class Reason(StrEnum):
     NAMESPACE_NOT_ALLOWED = "NamespaceNotAllowed"
     """The group does not admit VirtualServices of this namespace."""
     STATIC_BACKEND_NOT_ALLOWED = "StaticBackendNotAllowed"
-    """A static backend lies outside the group's ``allowedStaticBackends``."""
+    """A static backend lies outside the group's ``allowedStaticBackends``. Endpoints that are neither a Node's address
+    nor in a podCIDR are left out for it."""
+    SERVICE_EXTERNAL_NAME = "ServiceExternalName"
+    """The Service is a name in somebody else's DNS: it has no endpoints."""
     ADDRESS_OUTSIDE_GROUP = "AddressOutsideGroup"
     """A requested address lies outside the group's ranges."""
     ADDRESS_CONFLICT = "AddressConflict"
@@ -74,11 +76,21 @@ class Reason(StrEnum):
     ADDRESS_IS_NODE = "AddressIsNode"
     """A requested address is a Node's own: its other ports would be guarded."""
     GATEWAY_AMBIGUOUS = "GatewayAmbiguous"
-    """Another VirtualService sends the same real server's replies to another gateway."""
+    """Another VirtualService sends the same real server's replies to another gateway. Endpoints are left out for it."""
     GATEWAY_REQUIRED = "GatewayRequired"
     """NAT ``Gateway`` without an address that real servers could route back to."""
 
     # Notes: accepted, with something to know.
+    SERVICE_NOT_FOUND = "ServiceNotFound"
+    """There is no such Service: the addresses stay, without real servers."""
+    SERVICE_PORT_NOT_FOUND = "ServicePortNotFound"
+    """The Service, or none of its endpoints, has such a port: nobody serves it."""
+    ENDPOINT_UNUSABLE = "EndpointUnusable"
+    """An endpoint, or a whole EndpointSlice, is left out: a name, or an address that nobody can be sent to."""
+    ENDPOINT_WITHOUT_NODE = "EndpointWithoutNode"
+    """An endpoint names no Node, or one that is not there: what it is, its address alone says."""
+    TERMINATING_SERVES = "TerminatingServes"
+    """No endpoint is ready, so those that are terminating and still serve get new connections (KEP-1669)."""
     ADDRESS_FAMILY_MISSING = "AddressFamilyMissing"
     """The Service has a family of which the group has no addresses."""
     SCHEDULER_CHANGED = "SchedulerChanged"
@@ -104,6 +116,16 @@ class Reason(StrEnum):
     """A node is told of the groups it directs first, and of so many."""
     TOO_MANY_DIRECTORS = "TooManyDirectors"
     """A group's selector matches more Nodes than one plan names."""
+
+    # What a Service of type LoadBalancer is told.
+    ANNOTATION_INVALID = "AnnotationInvalid"
+    """An annotation of ours does not say what it should, or is none that is known."""
+    SERVICE_UNSUPPORTED = "ServiceUnsupported"
+    """A field of the Service cannot be done as it is."""
+    VIRTUAL_SERVICE_EXISTS = "VirtualServiceExists"
+    """There is a VirtualService of the Service's name which the Service does not own."""
+    CLIENT_ADDRESS_LOST = "ClientAddressLost"
+    """Note: ``externalTrafficPolicy: Local`` asks for the client's address, which NAT with Masquerade does not keep."""
 
     # Status of what was accepted.
     PENDING = "Pending"
@@ -144,6 +166,7 @@ WITHDRAWN = frozenset(
         Reason.NO_DIRECTORS,
         Reason.NAMESPACE_NOT_ALLOWED,
         Reason.STATIC_BACKEND_NOT_ALLOWED,
+        Reason.SERVICE_EXTERNAL_NAME,
         Reason.ADDRESS_OUTSIDE_GROUP,
         Reason.ADDRESS_CONFLICT,
         Reason.GATEWAY_AMBIGUOUS,

@@ -9,7 +9,7 @@ from ipvs_planner.contention import address_owner, gateway, return_winner, vip_w
 from ipvs_planner.groups import GroupFacts
 from ipvs_planner.index import Key
 from ipvs_planner.intake import Intake
-from ipvs_planner.packed import FAMILIES, Address, Packed, address_of, describe, text_of
+from ipvs_planner.packed import FAMILIES, Address, Endpoint, Packed, address_of, describe, text_of
 from ipvs_planner.reasons import Finding, Reason
 from ipvs_planner.selectors import words
 from ipvs_planner.servers import Placed
@@ -27,8 +27,8 @@ def group_refusals(snapshot: Snapshot, key: Key, name: str) -> Iterator[Finding]
     if group.findings:
         yield from (Finding(reason, f"DirectorGroup {name}: {message}") for reason, message in group.findings)
         return
-    if not snapshot.trusted and not group.admits_namespace(key.namespace):
-        unknown = group.unknown_namespace_labels
+    if not snapshot.lets_in(group, key.namespace):
+        unknown = group.namespace_labels if key.namespace not in snapshot.backends.labels else ()
         yield Finding(
             Reason.NAMESPACE_NOT_ALLOWED,
             f"DirectorGroup {name} does not admit namespace {key.namespace}: spec.allowedNamespaces selects by "
@@ -145,7 +145,7 @@ def _why(winner: Winner, key: Key, created: str) -> str:
 def server_refusals(
     snapshot: Snapshot, intake: Intake, placed: Sequence[Placed], directors: Sequence[str]
 ) -> Iterator[Finding]:
-    """Real servers that may not be named, or that cannot take the traffic the way it is forwarded."""
+    """Static real servers that may not be named, or that cannot take the traffic the way it is forwarded."""
     group = snapshot.groups[intake.group]
     if not snapshot.trusted:
         for server in intake.servers:
@@ -159,7 +159,7 @@ def server_refusals(
     if intake.forwarding is Forwarding.NAT:
         return
     mapped = [port for port in intake.ports if port.target != port.number]
-    for server, role, node in placed:
+    for server, role, node, _ in placed:
         if mapped and role is not ServerRole.SECOND_HOP:
             yield Finding(
                 Reason.PORT_MAPPING,
@@ -191,8 +191,7 @@ def missing_address(entry: Placed) -> str:
 
 def gateway_refusals(snapshot: Snapshot, key: Key, intake: Intake) -> Iterator[Finding]:
     """NAT ``Gateway`` without a gateway, or with real servers whose replies go to another one."""
-    ends = intake.return_endpoints()
-    if not ends:
+    if not intake.routed:
         return
     group, directors = snapshot.groups[intake.group], snapshot.directors[intake.group]
     for vip in intake.vips:
@@ -209,18 +208,23 @@ def gateway_refusals(snapshot: Snapshot, key: Key, intake: Intake) -> Iterator[F
             f"spec.nat.returnPath: Gateway for {vip.text} needs an address that real servers route back to: {found}; "
             f"name one under spec.gatewayAddresses of DirectorGroup {group.name}",
         )
-    for end in ends:
-        if not snapshot.stakes.returns.disputed(end):
-            continue
-        winner = return_winner(snapshot, end)
-        if winner is None or winner.key == key:
-            continue
-        family = len(address_of(end))
-        mine, other = gateway(snapshot, intake.group, family), gateway(snapshot, winner.owner.group, family)
-        if mine != other:
-            yield Finding(
-                Reason.GATEWAY_AMBIGUOUS,
-                f"spec.backends.static: replies of {describe(end)} would go to gateway {mine}, but VirtualService "
-                f"{winner.key} (DirectorGroup {winner.owner.group}) has them go to {other or 'another one'}; "
-                "use returnPath Masquerade, another port, or one DirectorGroup for both",
-            )
+    for end in intake.return_endpoints():
+        other = other_gateway(snapshot, key, intake.group, end)
+        if other:
+            yield Finding(Reason.GATEWAY_AMBIGUOUS, f"spec.backends.static: {other}")
+
+
+def other_gateway(snapshot: Snapshot, key: Key, group: str, end: Endpoint) -> str:
+    """In words, why replies of a real server's endpoint cannot go to the gateway of ``group``; empty: they can."""
+    winner = return_winner(snapshot, end) if snapshot.stakes.returns.disputed(end) else None
+    if winner is None or winner.key == key:
+        return ""
+    family = len(address_of(end))
+    mine, other = gateway(snapshot, group, family), gateway(snapshot, winner.owner.group, family)
+    if mine == other:
+        return ""
+    return (
+        f"replies of {describe(end)} would go to gateway {mine}, but VirtualService {winner.key} (DirectorGroup "
+        f"{winner.owner.group}) has them go to {other or 'another one'}; use returnPath Masquerade, another port, or "
+        "one DirectorGroup for both"
+    )

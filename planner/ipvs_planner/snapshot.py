@@ -8,18 +8,21 @@ services are compared with.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import product
 from sys import intern
 
 import msgspec
 
-from ipvs_api.core import Node, Pod
+from ipvs_api.core import EndpointSlice, Namespace, Node, Pod, Service
 from ipvs_api.directorgroup import DirectorGroup, DirectorGroupStatus
 from ipvs_api.ipaddress import IPVSAddress
 from ipvs_api.node import IPVSNode
 from ipvs_api.plan import VirtualServicePlan
 from ipvs_api.virtualservice import VirtualService, VirtualServiceStatus
 from ipvs_planner.allocation import Allocation, Asks, Claimed, asks_of
+from ipvs_planner.backends import Backends
 from ipvs_planner.claims import NOTHING, Claims, Dispute, Stake, Stakes, Winner, claims_of
+from ipvs_planner.endpoints import return_ends
 from ipvs_planner.groups import Directors, GroupFacts, directors_of, group_facts
 from ipvs_planner.index import Index, Key, Owner, Party
 from ipvs_planner.intake import Intake
@@ -29,7 +32,18 @@ from ipvs_planner.reports import Reports, Touched
 from ipvs_planner.stored import StoredPlans
 from ipvs_planner.written import take_in
 
-Declared = VirtualService | DirectorGroup | Node | IPVSAddress | VirtualServicePlan | IPVSNode | Pod
+Declared = (
+    VirtualService
+    | DirectorGroup
+    | Node
+    | Service
+    | EndpointSlice
+    | Namespace
+    | IPVSAddress
+    | VirtualServicePlan
+    | IPVSNode
+    | Pod
+)
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(Intake)
@@ -70,6 +84,7 @@ class Snapshot:
         self.directors: dict[str, Directors] = {}
         self.stakes = Stakes()
         self.servers: Index[Packed] = Index()
+        self.backends = Backends()
         self.decided: dict[Dispute, Winner | None] = {}
         """What ``contention`` worked out since the last change."""
         self._services: dict[Key, ServiceFacts] = {}
@@ -113,11 +128,16 @@ class Snapshot:
             return False
         if group.findings:
             return holds
-        return (self.trusted or group.admits_namespace(owner.namespace)) and group.contains(address)
+        return self.lets_in(group, owner.namespace) and group.contains(address)
+
+    def lets_in(self, group: GroupFacts, namespace: str) -> bool:
+        """The group's policy on namespaces has nothing against it."""
+        return self.trusted or group.admits_namespace(namespace, self.backends.labels.get(namespace))
 
     def service_families(self, namespace: str, name: str) -> tuple[int, ...] | None:
         """Packed lengths of a Service's addresses; None: it is not known."""
-        return None
+        shape = self.backends.service(Key(namespace, name))
+        return (shape.families or None) if shape is not None else None
 
     def put(self, declared: Declared) -> set[Key]:
         """Add or replace; who has to be compiled again (nobody where nothing that counts has changed)."""
@@ -134,6 +154,12 @@ class Snapshot:
             return self._reported(declared.metadata.name, self.reports.put_report(declared))
         if isinstance(declared, Pod):
             return self.reports.put_pod(declared)
+        if isinstance(declared, EndpointSlice):
+            return self._backed(self.backends.put_slice(declared))
+        if isinstance(declared, Service):
+            return self._fronted(self.backends.put_service(declared))
+        if isinstance(declared, Namespace):
+            return self._labelled(declared.metadata.name) if self.backends.put_namespace(declared) else set()
         return self.reports.put_node(declared) | self._put_node(node_facts(declared))
 
     def remove(self, kind: str, namespace: str, name: str) -> set[Key]:
@@ -156,6 +182,12 @@ class Snapshot:
             return self._reported(name, self.reports.remove_report(name))
         if kind == "Pod":
             return self.reports.remove_pod(name)
+        if kind == "EndpointSlice":
+            return self._backed(self.backends.remove_slice(Key(namespace, name)))
+        if kind == "Service":
+            return self._fronted(self.backends.remove_service(Key(namespace, name)))
+        if kind == "Namespace":
+            return self._labelled(name) if self.backends.remove_namespace(name) else set()
         return set()
 
     def hold(self, key: Key, claims: Claims) -> set[Key]:
@@ -173,6 +205,40 @@ class Snapshot:
             self._held[key] = claims
         changed = {key} if claims.group != before.group and before != NOTHING else set()
         return self._restake(key, old) | self._there(changed)
+
+    def _backed(self, services: Iterable[Key]) -> set[Key]:
+        """Who names one of ``services``, whose endpoints have changed, and whoever may win or lose a gateway by it."""
+        users = {key for service in services for key in self.backends.users[service]}
+        return users.union(*map(self._rerouted, users))
+
+    def _fronted(self, services: Iterable[Key]) -> set[Key]:
+        """Likewise of Services that have changed themselves: how many addresses are wanted hangs on their families."""
+        affected = self._backed(services)
+        return affected | self.addresses.changed(affected, ())
+
+    def _rerouted(self, key: Key) -> set[Key]:
+        facts, intake = self.facts(key), self.service(key)
+        if facts is None or intake is None or facts.broken:
+            return set()
+        returns = self._returns(key, intake)
+        if returns == facts.returns:
+            return set()
+        old = self.stakes_of(key)
+        self._services[key] = msgspec.structs.replace(facts, returns=returns)
+        return self._restake(key, old)
+
+    def _returns(self, key: Key, intake: Intake) -> tuple[Endpoint, ...]:
+        """The real servers' endpoints whose replies it wants to go to its group's gateway."""
+        if not intake.service or not intake.routed:
+            return intake.return_endpoints()
+        service = Key(key.namespace, intake.service)
+        return return_ends(intake, self.backends.service(service), self.backends.slices(service))
+
+    def _labelled(self, namespace: str) -> set[Key]:
+        """Who may be let in, or not, now that the labels of ``namespace`` have changed."""
+        choosy = [name for name, group in self.groups.items() if group.namespace_labels and not self.trusted]
+        members = {key for name in choosy for key in self._members(name) if key.namespace == namespace}
+        return self.addresses.regrouped() | self._spread(members) if members else set()
 
     def _stored_as(self, key: Key) -> set[Key]:
         """The stored plan of ``key`` has changed: what it is programmed with is what that says."""
@@ -196,7 +262,6 @@ class Snapshot:
 
     def _claimed(self, claimed: Claimed) -> set[Key]:
         """A claim has changed."""
-        self.decided.clear()
         rivals = set(claimed.others)
         for key in claimed.owners:
             old, facts = self.stakes_of(key), self.facts(key)
@@ -226,13 +291,15 @@ class Snapshot:
             created=intake.created,
             broken=broken,
             vips=() if broken else vips,
-            returns=() if broken else intake.return_endpoints(),
+            returns=() if broken else self._returns(key, intake),
             asks=asks,
             encoded=encoded,
         )
         for server in intake.servers:
             self.servers.add(server.packed, party)
             servers.add(server.packed)
+        if intake.service:
+            self.backends.use(Key(key.namespace, intake.service), party)
         return {key} | self._restake(key, old) | self._beside(key, servers)
 
     def _remove_service(self, key: Key) -> set[Key]:
@@ -256,6 +323,8 @@ class Snapshot:
             return set()
         for server in intake.servers:
             self.servers.discard(server.packed, facts.party)
+        if intake.service:
+            self.backends.disuse(Key(key.namespace, intake.service), facts.party)
         return {server.packed for server in intake.servers}
 
     def _put_group(self, facts: GroupFacts) -> set[Key]:
@@ -303,18 +372,21 @@ class Snapshot:
         return affected
 
     def _named(self, node: NodeFacts | None) -> Iterator[Key]:
-        """Virtual services with a real server or an address that is this node's own, or a real server behind it."""
+        """Virtual services with a real server or an address that is this node's own, or a real server behind it, also
+        where an EndpointSlice says so."""
         if node is None:
             return
+        yield from self.backends.nodes[node.name]
         for address in node.own:
             yield from self.servers[address]
+            yield from self.backends.addresses[address]
             yield from self.stakes.addresses[address]
-        for prefix in node.behind:
-            few = 1 << prefix.shift <= len(self.servers)
-            candidates: Iterable[Packed] = prefix.addresses() if few else tuple(self.servers)
+        for prefix, servers in product(node.behind, (self.servers, self.backends.addresses)):
+            few = 1 << prefix.shift <= len(servers)
+            candidates: Iterable[Packed] = prefix.addresses() if few else tuple(servers)
             for address in candidates:
                 if few or prefix.holds(address):
-                    yield from self.servers[address]
+                    yield from servers[address]
 
     def _members(self, group: str) -> set[Key]:
         """Those that name the group, and those that are programmed for it."""

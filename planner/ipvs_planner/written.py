@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from msgspec import UNSET
 
+from ipvs_api.meta import OwnerReference
 from ipvs_api.plan import PLAN_SERVERS
 from ipvs_api.virtualservice import (
     Forwarding,
@@ -48,7 +49,7 @@ def take_in(service: VirtualService) -> Intake:
         group=spec.director_group,
         findings=tuple(findings),
         vips=tuple(vips),
-        ports=tuple(ServicePort(port.name, port.protocol, port.port, port.target_port or port.port) for port in ports),
+        ports=tuple(_port(port) for port in ports),
         servers=tuple(sorted(servers, key=lambda server: (len(server.packed), server.packed))),
         forwarding=spec.forwarding,
         return_path=spec.nat.return_path,
@@ -62,7 +63,18 @@ def take_in(service: VirtualService) -> Intake:
         checks_health=spec.health_check.type is not HealthCheckType.NONE,
         has_fallback=spec.fallback is not None,
         address_count=spec.address_count,
+        service=spec.backends.service.name if spec.backends.service is not None else "",
+        controller=next((owner.uid for owner in meta.owner_references if _controls(owner)), ""),
     )
+
+
+def _port(port: Port) -> ServicePort:
+    service = port.port if port.service_port is UNSET else port.service_port
+    return ServicePort(port.name, port.protocol, port.port, port.target_port or port.port, service)
+
+
+def _controls(owner: OwnerReference) -> bool:
+    return owner.controller and owner.kind == "Service" and owner.api_version == "v1"
 
 
 def _persistence(wanted: Persistence | None) -> tuple[int, int, int] | None:
@@ -130,15 +142,7 @@ def _servers(spec: VirtualServiceSpec, findings: list[Finding]) -> Iterator[Serv
         findings.append(
             Finding(Reason.EXACTLY_ONE_BACKEND_KIND, f"spec.backends: found {found} of service and static, wanted one")
         )
-    elif service is not None:
-        findings.append(
-            Finding(
-                Reason.BACKEND_UNSUPPORTED,
-                f"spec.backends.service: found {service.name}, but this version does not read Services; "
-                "name the real servers under spec.backends.static",
-            )
-        )
-    elif not static:
+    elif service is None and not static:
         findings.append(Finding(Reason.INVALID_VALUE, "spec.backends.static: found none, wanted at least one"))
     if static is not None and len(static) > PLAN_SERVERS:
         findings.append(

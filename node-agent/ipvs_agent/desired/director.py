@@ -74,9 +74,12 @@ def client_interface(group: NodeGroup, context: Context, vip: str) -> str:
 
 
 def direct(plan: VirtualServicePlanSpec, group: NodeGroup, context: Context, share: Share) -> None:
-    """Add what this host, a director of the plan, must have in its kernel."""
+    """Add what this host, a director of the plan, must have in its kernel.
+
+    The host itself is made ready for all real servers, also for those that it does not direct to yet or any more.
+    """
     backends = by_node(plan)
-    reached = _reached(plan, backends, context, share)
+    reached = _reached(plan, [backend for backend in backends if backend.directed], context, share)
     _next_hops(plan, reached, context, share)
     for entry in plan.addresses:
         vip, version = entry.address, version_of(entry.address)

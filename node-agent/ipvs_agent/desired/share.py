@@ -21,11 +21,13 @@ class Reason(StrEnum):
     DIRECTOR_UNKNOWN = "DirectorUnresolved"
     FEATURE_UNKNOWN = "FeatureUnknown"
     FOREIGN_ENTRY = "ForeignEntry"
+    GATEWAY_BUSY = "GatewayBusy"
     GATEWAY_IS_DIRECTOR = "GatewayIsDirector"
     GATEWAY_NOT_ON_LINK = "GatewayNotOnLink"
     INTERFACE_MISSING = "InterfaceMissing"
     KERNEL_REFUSED = "KernelRefused"
     PATH_MTU = "PathMTU"
+    PLAN_UNREADABLE = "PlanUnreadable"
     REAL_SERVER_NOT_ON_LINK = "RealServerNotOnLink"
     REAL_SERVER_UNREACHABLE = "RealServerUnreachable"
     REAL_SERVER_SILENT = "RealServerSilent"
@@ -100,14 +102,15 @@ def is_director(plan: VirtualServicePlanSpec, node: str) -> bool:
 
 
 def by_node(plan: VirtualServicePlanSpec) -> list[PlanBackend]:
-    """The plan's backends, those of one node and role put together (slices cut them apart)."""
+    """The plan's backends, those of one node and role put together (slices cut them apart).
+
+    Directed only where all of them are: while slices are being written, one of them still says what was before.
+    """
     merged: dict[tuple[str, str], PlanBackend] = {}
     for backend in plan.backends:
         key = (backend.node, backend.role)
-        seen = merged.get(key)
-        merged[key] = (
-            backend
-            if seen is None
-            else PlanBackend(backend.role, seen.servers + backend.servers, backend.node, backend.addresses)
-        )
+        seen = merged.setdefault(key, backend)
+        if seen is not backend:
+            servers, directed = seen.servers + backend.servers, seen.directed and backend.directed
+            merged[key] = PlanBackend(backend.role, servers, backend.node, backend.addresses, directed)
     return list(merged.values())

@@ -4,6 +4,7 @@ from functools import lru_cache
 
 from ipvs_agent.desired.director import direct
 from ipvs_agent.desired.prefixes import prefix_findings
+from ipvs_agent.desired.prepare import prepare
 from ipvs_agent.desired.server import serve
 from ipvs_agent.desired.share import Context, Finding, Reason, Severity, Share, is_director
 from ipvs_api.addresses import AddressRanges
@@ -17,10 +18,18 @@ def _ranges(texts: tuple[str, ...]) -> AddressRanges:
 
 
 def desired(plan: VirtualServicePlanSpec, context: Context) -> Share:
-    """What ``plan`` (its slices put together) asks of this host. A finding that blocks leaves nothing to program."""
+    """What ``plan`` (its slices put together) asks of this host. A finding that blocks leaves nothing to program.
+
+    A withdrawal is never refused, since what a refused plan leaves in force is the one before: where it cannot be
+    understood or the host may not have the VIP any more, all that is there drains.
+    """
     share = Share()
     group = context.groups.get(plan.director_group)
+    ranges = _ranges(group.addresses) if group is not None else AddressRanges(())
+    outside = [entry.address for entry in plan.addresses if entry.address not in ranges]
     missing = sorted(set(plan.requires) - FEATURES)
+    if plan.withdrawn and (missing or outside or group is None):
+        return share
     if missing:
         share.findings.append(
             Finding(
@@ -30,8 +39,6 @@ def desired(plan: VirtualServicePlanSpec, context: Context) -> Share:
             )
         )
         return share
-    ranges = _ranges(group.addresses) if group is not None else AddressRanges(())
-    outside = [entry.address for entry in plan.addresses if entry.address not in ranges]
     if outside or group is None:
         share.findings.append(
             Finding(
@@ -43,9 +50,11 @@ def desired(plan: VirtualServicePlanSpec, context: Context) -> Share:
             )
         )
         return share
-    if group.director and is_director(plan, context.node):
+    if group.director and is_director(plan, context.node) and not plan.withdrawn:
         direct(plan, group, context, share)
     serve(plan, context, share)
+    if plan.prepare is not None:
+        prepare(plan, plan.prepare, context, share)
     if not (share.director.is_empty() and share.server.is_empty()):
         share.findings.extend(prefix_findings(plan, context))
     return share

@@ -2,18 +2,21 @@
 cluster.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from ipvs_agent.ledger import Owner
+from ipvs_agent.slices import as_objects, together
 from ipvs_agent.sources.directory import ManifestDirectory
-from ipvs_api.meta import ObjectKey, ObjectMeta
-from ipvs_api.node import IPVSNodeSpec, NodeGroup
-from ipvs_api.plan import VirtualServicePlan, VirtualServicePlanSpec
+from ipvs_agent.sources.source import Judgement, Update
+from ipvs_agent.sources.watch import DirectoryWatch
+from ipvs_api.meta import ObjectKey
+from ipvs_api.node import IPVSNodeSpec, IPVSNodeStatus, NodeGroup
+from ipvs_api.plan import VirtualServicePlanSpec
 from ipvs_planner.claims import NOTHING, claims_of
 from ipvs_planner.compile import compile_virtual_service
 from ipvs_planner.compiled import Compiled, Outcome
@@ -26,29 +29,8 @@ NAMED_NODES = 10
 """Nodes named, at the most, to somebody who gave the name of none."""
 
 
-@dataclass(frozen=True)
-class Update:
-    """What one look brought.
-
-    ``plans``: changed ones, None for those to drain. ``errors``: file, object, field, in words.
-
-    ``recheck``: seconds until the directory wants another look; None: not on its own.
-    """
-
-    plans: Mapping[Owner, VirtualServicePlanSpec | None]
-    node: IPVSNodeSpec
-    errors: tuple[str, ...]
-    recheck: float | None
-
-
 def owner_of(key: Key) -> Owner:
     return f"{key.namespace}/{key.name}"
-
-
-def merged(plans: tuple[VirtualServicePlan, ...]) -> VirtualServicePlanSpec:
-    """A plan's slices put together again."""
-    head = plans[0].spec
-    return replace(head, backends=tuple(b for plan in plans for b in plan.spec.backends), slice=0, slices=1)
 
 
 def concerns(plan: VirtualServicePlanSpec, node: str) -> bool:
@@ -58,6 +40,10 @@ def concerns(plan: VirtualServicePlanSpec, node: str) -> bool:
 
 class ManifestsSource:
     """Plans of one directory for one node."""
+
+    condition = "Manifests"
+    away = ""
+    """Files are always near."""
 
     def __init__(
         self, path: Path, node: str, stored: Mapping[Owner, VirtualServicePlanSpec], spec: IPVSNodeSpec
@@ -78,12 +64,46 @@ class ManifestsSource:
         self._waiting: set[Key] = set()
         keys = {owner: Key(*owner.split("/", 1)) for owner in stored}
         for owner, plan in stored.items():
-            self.snapshot.hold(keys[owner], claims_of([as_plan(plan)]))
+            self.snapshot.hold(keys[owner], claims_of(as_objects(plan)))
         self._directory = ManifestDirectory(path, (ObjectKey("VirtualService", *key) for key in keys.values()))
+        self._watch: DirectoryWatch | None = None
+        self._changed: frozenset[str] | None = None
+        """Files to look at; None: all."""
+        self._lock = threading.Lock()
 
-    def look(self, now: float, names: frozenset[str] | None = None) -> Update:
-        """Read what changed (of the files ``names``; None: of all) and plan what it touches."""
+    def watch(self, wake: Callable[[], None]) -> None:
+        """On the running event loop."""
+
+        def told(names: frozenset[str] | None) -> None:
+            self.changed(names)
+            wake()
+
+        self._watch = DirectoryWatch(self.path, told)
+
+    def changed(self, names: frozenset[str] | None) -> None:
+        """These files (None: any) may have changed; ``look`` will look at them."""
+        with self._lock:
+            self._changed = None if names is None or self._changed is None else self._changed | names
+
+    def renew(self) -> None:
+        if self._watch is not None:
+            self._watch.renew()
+        self.changed(None)
+
+    def close(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+
+    def publish(self, status: IPVSNodeStatus, *, settled: bool) -> None:
+        """Nobody reads reports here but who asks this host."""
+
+    def look(self, now: float) -> Update:
+        """Read what changed and plan what it touches."""
+        with self._lock:
+            names, self._changed = self._changed, frozenset()
         changes = self._directory.look(now, names)
+        if changes.recheck is not None:
+            self.changed(None)
         whole = changes.complete and all(key.kind == "VirtualService" for key in changes.unread)
         affected: set[Key] = set()
         if whole:
@@ -119,7 +139,7 @@ class ManifestsSource:
             self.notes[key] = self._known_notes.setdefault(compiled.notes, compiled.notes)
         if compiled.outcome is Outcome.KEPT:
             return set()
-        plan = merged(compiled.plans) if compiled.plans else None
+        plan = together([each.spec for each in compiled.plans]) if compiled.plans else None
         if plan is not None and concerns(plan, self.node):
             plans[owner] = plan
             self._planned.add(owner)
@@ -128,6 +148,18 @@ class ManifestsSource:
             self._planned.discard(owner)
         claims = compiled.claims if compiled.outcome is Outcome.PLANNED else NOTHING
         return self.snapshot.hold(key, claims)
+
+    def judgements(self) -> dict[tuple[str, str], Judgement]:
+        found = {}
+        for key in self.refusals.keys() | self.notes.keys():
+            refused, notes = self.refusals.get(key), _words(self.notes.get(key, ()))
+            if refused is not None:
+                found[key.namespace, key.name] = Judgement(
+                    refused.outcome, refused.generation, _words(refused.refusals), notes
+                )
+            else:
+                found[key.namespace, key.name] = Judgement(Outcome.PLANNED, notes=notes)
+        return found
 
     def _unknown_node(self) -> Iterator[str]:
         """Nothing is planned for a host that no Node stands for."""
@@ -191,6 +223,5 @@ def _by_name(*groups: NodeGroup) -> tuple[NodeGroup, ...]:
     return tuple(found[name] for name in sorted(found))
 
 
-def as_plan(spec: VirtualServicePlanSpec) -> VirtualServicePlan:
-    """The object that a cluster would hold for a plan whose slices were put together."""
-    return VirtualServicePlan(ObjectMeta(f"{spec.virtual_service.namespace}.{spec.virtual_service.name}.0"), spec)
+def _words(findings: Iterable[Finding]) -> tuple[tuple[str, str], ...]:
+    return tuple((finding.reason.value, finding.message) for finding in findings)

@@ -125,6 +125,7 @@ def test_a_start_with_a_broken_group_or_node_changes_nothing_until_it_is_mended(
     assert any("stays as it is, VirtualService default/web among them" in error for error in update.errors)
     write(directory, name)
     write(directory, "web", scheduler="lc")
+    restarted.changed(None)
     update = restarted.look(1.0)
     assert update.errors == ()
     assert update.node == spec

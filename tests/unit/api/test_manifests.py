@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ipvs_api.core import Node
+from ipvs_api.core import Node, Service
 from ipvs_api.directorgroup import DirectorGroup
 from ipvs_api.manifests import Manifest, Severity, merge, read_manifest
 from ipvs_api.meta import ObjectKey
@@ -81,16 +81,17 @@ def test_what_kubectl_gets_is_read_with_lines_and_other_kinds_are_noted() -> Non
         "VirtualService shop/web",
         "DirectorGroup edge",
         "Node lb1",
+        "Service shop/web",
     ]
-    assert [located.line for located in manifest.objects] == starts[:3]
-    web, _, node = (located.object for located in manifest.objects)
+    assert [located.line for located in manifest.objects] == starts
+    web, _, node, service = (located.object for located in manifest.objects)
     assert isinstance(web, VirtualService)
     assert isinstance(node, Node)
     assert (web.metadata.generation, web.metadata.uid) == (3, "0f2a3c9e-6d0f-4a53-9a38-0d6a4b0f3c11")
     assert node.spec.pod_cidrs == ("10.1.1.0/24",)
     assert [address.address for address in node.status.addresses] == ["10.0.0.1", "lb1"]
-    assert told(manifest) == [f"cluster.yaml:{starts[3]}:3: Service shop/web: passed over: Service of v1 is not read"]
-    assert manifest.errors[0].severity is Severity.NOTE
+    assert isinstance(service, Service)
+    assert told(manifest) == []
 
 
 def test_members_of_a_typed_list_have_its_kind() -> None:
@@ -146,7 +147,7 @@ def test_a_namespace_given_to_what_has_none_is_passed_over() -> None:
     [
         ("networking.istio.io/v1", "VirtualService"),
         ("v1", "ConfigMap"),
-        ("discovery.k8s.io/v1", "EndpointSlice"),
+        ("discovery.k8s.io/v1beta1", "EndpointSlice"),
         ("management.example.com/v3", "Node"),
         ("ipvs.dev/v1alpha1", "VirtualServicePlan"),
         ("ipvs.dev/v1alpha1", "IPVSNode"),

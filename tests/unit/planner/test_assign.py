@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from ipvs_api.ipaddress import ADDRESS_OWNERS, AddressOwner
+from ipvs_api.meta import ObjectMeta
 from ipvs_planner.assign import orphans, release
 from ipvs_planner.compile import compile_virtual_service
 from ipvs_planner.compiled import Outcome
@@ -447,6 +448,146 @@ def test_a_virtual_service_that_is_refused_for_its_real_servers_has_its_address_
     assert changed(made, unasked(forwarding="DR")).outcomes() == {"shop/web": "192.0.2.1"}
     changed(made, unasked(servers=["192.0.2.1"]))
     assert made.outcomes() == {"shop/web": "BackendIsAddress"}
+
+
+def test_who_waits_behind_an_older_one_is_told_when_that_goes_though_nothing_was_given_back() -> None:
+    made = operator(*BASE, SMALL, unasked("a"))
+    young = Key("shop", "young")
+    for leave in (
+        lambda: made.snapshot.remove("VirtualService", "shop", "old"),
+        lambda: made.snapshot.put(unasked("old", created=OLD, group="core")),
+        lambda: made.snapshot.put(unasked("old", created=OLD, scheduler="rr", schedulerFlags=["Port"])),
+        lambda: made.snapshot.put(service("old", created=OLD, vips=["192.0.2.1"], ports=["81"])),
+    ):
+        made.snapshot.put(unasked("old", created=OLD))
+        made.snapshot.put(unasked("young", created=NEW))
+        assert said(compile_virtual_service(made.snapshot, young)) == "AddressesExhausted"
+        assert young in leave()
+        assert texts(compile_virtual_service(made.snapshot, young).claiming) == ["192.0.2.2"]
+
+
+def test_who_is_programmed_for_another_group_waits_for_no_address_of_this_one() -> None:
+    made = operator(
+        *BASE,
+        SMALL,
+        CORE,
+        node("lb3", "10.0.0.3", director=True),
+        unasked("a"),
+        service("moves", group="core", vips=["198.51.100.1"]),
+    )
+    made.put(unasked("moves", created=OLD))
+    made.settle()
+    assert made.outcomes()["shop/moves"] == "GroupImmutable"
+    assert changed(made, unasked("young", created=NEW)).outcomes()["shop/young"] == "192.0.2.2"
+
+
+def test_a_claim_under_another_group_is_not_taken_over_by_who_is_made_anew_there() -> None:
+    core = group("core", addresses=["192.0.2.0/28"])
+    made = operator(*BASE, core, service())
+    key = Key("shop", "web")
+    made.snapshot.remove("VirtualService", "shop", "web")
+    made.snapshot.put(service(group="core"))
+    result = compile_virtual_service(made.snapshot, key)
+    assert said(result) == "AddressConflict"
+    assert "192.0.2.10 belongs to VirtualService shop/web (DirectorGroup edge), which is giving it up" in str(result)
+    made.dirty.add(key)
+    made.settle()
+    assert made.outcomes() == {"shop/web": "192.0.2.10"}
+    assert made.server.owners() == {"192.0.2.10": "shop/web core"}
+
+
+def test_a_port_of_a_shared_address_is_refused_to_whom_the_address_was_given_too() -> None:
+    made = changed(operator(*BASE, unasked("a")), service("b", vips=["192.0.2.1"], ports=["81"]))
+    changed(made, unasked("a", ports=["80", "81"]))
+    assert made.outcomes() == {"shop/a": "AddressConflict", "shop/b": "192.0.2.1"}
+    assert "192.0.2.1 TCP 81 belongs to VirtualService shop/b" in made.message("shop/a")
+
+
+def test_claims_that_are_heard_of_before_what_they_are_for_count_as_much() -> None:
+    made = operator(*BASE, unasked("young", created=NEW))
+    late = Operator(made.server)
+    late.hear()
+    late.put(*BASE, service("ancient", created=OLD, vips=["192.0.2.1"]), unasked("young", created=NEW))
+    late.settle()
+    assert late.outcomes() == {"shop/ancient": "AddressConflict", "shop/young": "192.0.2.1"}
+
+
+def test_a_slip_of_the_pen_gives_no_address_back_though_nothing_is_programmed() -> None:
+    made = operator(*BASE, unasked("a"), unasked("b"))
+    ill = restarted(made, *BASE, unasked("a", scheduler="rr", schedulerFlags=["Port"]), unasked("b"))
+    assert ill.outcomes() == {"shop/a": "SchedulerFlags", "shop/b": "192.0.2.2"}
+    assert ill.server.owners() == {"192.0.2.1": "shop/a edge", "192.0.2.2": "shop/b edge"}
+    assert changed(ill, unasked("a")).outcomes() == {"shop/a": "192.0.2.1", "shop/b": "192.0.2.2"}
+
+
+def test_a_requested_address_stays_claimed_while_nobody_can_say_whether_the_group_has_it() -> None:
+    made = operator(*BASE, service())
+    gone(made, "DirectorGroup", "edge")
+    assert made.server.owners() == {"192.0.2.10": "shop/web edge"}
+    changed(made, group(addresses=["192.0.2.0/33"]))
+    assert made.server.owners() == {"192.0.2.10": "shop/web edge"}
+
+
+def test_nothing_is_given_back_while_a_stored_plan_names_it_or_a_node_may_have_it() -> None:
+    made = operator(*BASE, service())
+    made.snapshot.put(service(vips=["192.0.2.5"]))
+    (claim,) = compile_virtual_service(made.snapshot, WEB).claiming
+    made.snapshot.put(made.server.write(claim))
+    held = made.snapshot.held(WEB)
+    assert release(made.snapshot, WEB, settled=True) == ((), ())
+    made.snapshot.hold(WEB, compile_virtual_service(made.snapshot, WEB).claims)
+    assert release(made.snapshot, WEB, settled=False) == ((), ())
+    assert texts(release(made.snapshot, WEB, settled=True).deletions) == ["192.0.2.10"]
+    made.snapshot.hold(WEB, held)
+    assert release(made.snapshot, WEB, settled=True) == ((), ())
+
+
+def test_what_stored_plans_withdraw_down_to_the_last_real_server_is_given_back() -> None:
+    made = operator(*BASE, service(forwarding="DR"))
+    (plan,) = made.results[WEB].plans
+    made.snapshot.remove("VirtualService", "shop", "web")
+    for spec, given_back in (
+        (plan.spec, []),
+        (msgspec.structs.replace(plan.spec, withdrawn=True), []),
+        (msgspec.structs.replace(plan.spec, withdrawn=True, backends=()), ["192.0.2.10"]),
+    ):
+        made.snapshot.put(msgspec.structs.replace(plan, spec=spec))
+        assert texts(release(made.snapshot, WEB, settled=True).deletions) == given_back
+    assert release(made.snapshot, WEB, settled=False) == ((), ())
+
+
+def test_of_too_many_addresses_those_stay_that_are_programmed() -> None:
+    made = operator(*BASE, unasked("a"), unasked())
+    gone(made, "VirtualService", "a", "shop")
+    assert made.outcomes() == {"shop/web": "192.0.2.2"}
+    claim = msgspec.structs.replace(made.server.objects["192.0.2.2"], metadata=ObjectMeta("192.0.2.1"))
+    spec = msgspec.structs.replace(claim.spec, address="192.0.2.1")
+    made.server.write(msgspec.structs.replace(claim, spec=spec))
+    made.hear()
+    made.settle()
+    assert made.outcomes() == {"shop/web": "192.0.2.2"}
+    assert list(made.server.objects) == ["192.0.2.2"]
+
+
+def test_who_has_not_the_claim_decides_no_gateway() -> None:
+    floating = group("core", addresses=["198.51.100.0/28"], gatewayAddresses=["10.0.0.252"])
+    made = Operator(ClaimServer(), *BASE, floating, service("young", created=NEW, servers=["10.0.0.12"]))
+    (claim,) = compile_virtual_service(made.snapshot, Key("shop", "young")).claiming
+    made.snapshot.put(made.server.write(claim))
+    made.put(
+        service("older", namespace="zoo", created=OLD, **GATEWAY),
+        service("b", group="core", vips=["198.51.100.1"], created=NEW, **GATEWAY),
+    )
+    assert compile_virtual_service(made.snapshot, Key("shop", "b")).refusals == ()
+    made.snapshot.remove("VirtualService", "shop", "young")
+    assert compile_virtual_service(made.snapshot, Key("shop", "b")).refusals == (), "nor while it is being given up"
+    made.put(service("young", created=NEW, servers=["10.0.0.12"]))
+    made.settle()
+    assert made.outcomes() == {
+        "shop/b": "198.51.100.1",
+        "shop/young": "192.0.2.10",
+        "zoo/older": "AddressConflict GatewayAmbiguous",
+    }
 
 
 def test_a_group_says_how_many_of_its_addresses_are_in_use() -> None:

@@ -111,6 +111,17 @@ REFUSALS = set(Reason) - {
     Reason.PREPARING,
     Reason.WITHDRAWING,
     Reason.REFUSED,
+    # Backends that are a Service's (test_backing.py), and what a Service that asks for an address is told.
+    Reason.SERVICE_EXTERNAL_NAME,
+    Reason.SERVICE_NOT_FOUND,
+    Reason.SERVICE_PORT_NOT_FOUND,
+    Reason.ENDPOINT_UNUSABLE,
+    Reason.ENDPOINT_WITHOUT_NODE,
+    Reason.TERMINATING_SERVES,
+    Reason.ANNOTATION_INVALID,
+    Reason.SERVICE_UNSUPPORTED,
+    Reason.VIRTUAL_SERVICE_EXISTS,
+    Reason.CLIENT_ADDRESS_LOST,
     # Only where addresses are given and claimed.
     Reason.ADDRESSES_EXHAUSTED,
     Reason.ADDRESS_FULL,
