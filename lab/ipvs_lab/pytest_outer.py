@@ -5,6 +5,7 @@ import shutil
 import sys
 import time
 import warnings
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -12,7 +13,9 @@ from typing import IO
 import pytest
 
 from ipvs_lab import tools
-from ipvs_lab.batches import Batch, Case, split
+from ipvs_lab.batches import Batch, Case, Setting, split
+from ipvs_lab.kubernetes.beside import api_beside
+from ipvs_lab.kubernetes.programs import find_programs
 from ipvs_lab.machine import Job, LabError, Machine, Outcome, environment
 from ipvs_lab.pytest_inner import evidence_directory
 from ipvs_lab.replay import Order, Reader, Record
@@ -21,6 +24,8 @@ from ipvs_lab.run import choose_kernel
 POLL = 0.03  # seconds between two looks at the kernels
 START_LIMIT = 120.0  # seconds a kernel has to boot, import and collect
 VIRTUAL_LIMIT = 6 * 3600.0  # seconds of a kernel's virtual time that a test may take
+KERNELS = {"kernel": Setting.VIRTUAL, "bench": Setting.REAL, "cluster": Setting.CLUSTER, "apiserver": None}
+"""By directory, the innermost counts: the kernel that a test runs in, None for this machine's own."""
 GRACE = 15.0  # seconds more that the kernel has, for the test inside to fail by itself
 DURATIONS = "lab/durations"  # in pytest's cache
 
@@ -35,8 +40,10 @@ class Worker:
     output: IO[bytes] | None = None
     todo: list[Case] = field(default_factory=list)
     running: str = ""
-    realtime: bool = False
+    setting: Setting = Setting.VIRTUAL
     since: float = 0.0
+    beside: ExitStack = field(default_factory=ExitStack)
+    """What is to be closed when the kernel has ended."""
 
 
 def directories(item: pytest.Item) -> list[str]:
@@ -54,23 +61,21 @@ class Outer:
         self.kernel = Path()
         self.stray: list[str] = []
 
-    def in_lab(self, item: pytest.Item) -> bool:
-        """Whether a test belongs into a lab kernel, by the directories it is in."""
-        return not {"kernel", "bench"}.isdisjoint(directories(item))
-
-    def needs_real_time(self, item: pytest.Item) -> bool:
-        """Whether skipping over idle time would spoil it."""
-        return "bench" in directories(item) or item.get_closest_marker("realtime") is not None
+    def setting(self, item: pytest.Item) -> Setting | None:
+        """The lab kernel that a test belongs into; None: it does not."""
+        found = next((KERNELS[name] for name in reversed(directories(item)) if name in KERNELS), None)
+        virtual = found is Setting.VIRTUAL and not self.config.option.lab_native
+        return Setting.REAL if virtual and item.get_closest_marker("realtime") is not None else found
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
         """Run everything else here first, then the lab's tests in their kernels."""
-        lab = [item for item in session.items if self.in_lab(item)]
+        lab = [item for item in session.items if self.setting(item) is not None]
         if not lab or session.config.option.collectonly:
             return None
         if session.testsfailed and not session.config.option.continue_on_collection_errors:
             return None
-        here = [item for item in session.items if not self.in_lab(item)]
+        here = [item for item in session.items if self.setting(item) is None]
         for number, item in enumerate(here, 1):
             following = here[number] if number < len(here) else None
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
@@ -88,17 +93,19 @@ class Outer:
 
     def run_lab(self, session: pytest.Session) -> None:
         """All the lab's tests."""
-        native = self.config.option.lab_native
+        settings = {nodeid: self.setting(item) for nodeid, item in self.items.items()}
+        cases = [Case(nodeid, setting) for nodeid, setting in settings.items() if setting is not None]
         capture = self.config.pluginmanager.getplugin("capturemanager")
         try:
             with capture.global_and_fixture_disabled():  # a kernel that has to be built shows its progress
                 tools.ensure(tools.RUN)
-                self.kernel = choose_kernel(native=native)
+                self.kernel = choose_kernel(native=self.config.option.lab_native)
+                if any(case.setting is Setting.CLUSTER for case in cases):
+                    find_programs()
         except LabError as error:
             raise pytest.UsageError(str(error)) from None
         cache = getattr(self.config, "cache", None)  # absent with -p no:cacheprovider
         known: dict[str, float] = cache.get(DURATIONS, {}) if cache else {}
-        cases = [Case(nodeid, native or self.needs_real_time(item)) for nodeid, item in self.items.items()]
         workers = [Worker(batches) for batches in split(cases, max(1, self.config.option.lab_workers), known)]
         order = Order(self.items)
         try:
@@ -116,6 +123,7 @@ class Outer:
             for worker in workers:
                 if worker.machine is not None:
                     worker.machine.__exit__()
+                worker.beside.close()
             if cache:
                 cache.set(DURATIONS, known | self.durations)
 
@@ -150,19 +158,24 @@ class Outer:
     def boot(self, worker: Worker) -> None:
         """Start the kernel of the worker's next batch."""
         batch = worker.batches.pop(0)
-        worker.todo, worker.realtime, worker.running = list(batch.cases), batch.realtime, ""
+        worker.todo, worker.setting, worker.running = list(batch.cases), batch.setting, ""
         modules = list(dict.fromkeys(str(self.items[case.nodeid].path) for case in batch.cases))
-        native = self.kernel == Path()
+        kernel = choose_kernel(native=False) if batch.setting is Setting.CLUSTER else self.kernel
+        virtual = batch.setting is Setting.VIRTUAL and kernel != Path()
         root = str(self.config.rootpath)
         argv = [sys.executable, "-m", "pytest", *self.arguments(), *modules]
-        variables = environment("native" if native else "kernel", PYTEST_ADDOPTS="")
-        orders = {case.nodeid: self.limit(case.nodeid) if batch.realtime else VIRTUAL_LIMIT for case in batch.cases}
+        variables = environment("kernel" if kernel != Path() else "native", PYTEST_ADDOPTS="")
+        orders = {case.nodeid: VIRTUAL_LIMIT if virtual else self.limit(case.nodeid) for case in batch.cases}
+        job, nic = Job(argv, root, variables, keep=[root]), None
+        if batch.setting is Setting.CLUSTER:
+            job, nic, _ = worker.beside.enter_context(api_beside(job))
         worker.machine = Machine(
-            self.kernel,
-            Job(argv, root, variables, keep=[root]),
-            virtual_time=not batch.realtime,
+            kernel,
+            job,
+            virtual_time=virtual,
             files={"orders.json": json.dumps(orders)},
             directory_variable="IPVS_LAB_ORDERS",
+            nic=nic,
         )
         worker.reader = Reader(worker.machine.directory / "reports")
         if self.config.option.capture == "no":
@@ -206,6 +219,7 @@ class Outer:
         assert machine is not None
         output = "".join((machine.directory / name).read_text(errors="replace") for name in ("stdout", "stderr"))
         machine.__exit__()
+        worker.beside.close()
         worker.machine = worker.reader = None
         if worker.output is not None:
             worker.output.close()
@@ -219,7 +233,7 @@ class Outer:
         if running:
             rest = tuple(case for case in todo if case.nodeid != running)
             if rest:
-                worker.batches.insert(0, Batch(worker.realtime, rest))
+                worker.batches.insert(0, Batch(worker.setting, rest))
             return self.failure(running, f"{text} while it ran this test", sections, started=True)
         return [
             record

@@ -1,11 +1,12 @@
-"""pytest with a lab: tests below directories called `kernel` and `bench` run as root in lab kernels while pytest itself
-runs outside, as ever.
+"""pytest with a lab: tests below directories called `kernel`, `cluster` and `bench` run as root in lab kernels while
+pytest itself runs outside, as ever.
 
 Outside, items are collected and selected as usual; those of the lab are handed to an inner pytest in a kernel, and
 what it reports is retold here, so there is one summary, and `-k`, `--lf`, `-x` and exit codes mean what they mean.
 Inside a lab (`ipvs-lab run pytest ...`) tests simply run.
 
-Time is virtual for the former and real for the latter. Marks: `realtime` for a test that needs a clock that runs by
+Time is virtual for the first and real for the others; tests of `cluster` have a Kubernetes API server beside them,
+KUBECONFIG says where. Marks: `realtime` for a test that needs a clock that runs by
 itself; `lab_timeout(seconds)` for one that needs longer.
 """
 

@@ -123,7 +123,8 @@ def run_script(
     with contextlib.ExitStack() as stack:
         nic = None
         if api:
-            job, nic = stack.enter_context(api_beside(job))
+            job, nic, plane = stack.enter_context(api_beside(job))
+            print(f"export KUBECONFIG={plane.kubeconfig()} PATH={plane.programs}:$PATH", file=sys.stderr)
         return run_job(
             job,
             kernel,

@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Any
 
 from ipvs_agent.agent import Agent
+from ipvs_agent.sources.manifests import ManifestsSource
 from ipvs_agent.store import Store
 from ipvs_lab.net import Topology
 
@@ -98,7 +99,8 @@ def system_call() -> float:
 
 
 def agent(directory: Path, state: Path) -> Agent:
-    made = Agent("lb1", directory, Store(state / "state.db"))
+    store = Store(state / "state.db")
+    made = Agent("lb1", ManifestsSource(directory, "lb1", dict(store.plans()), store.node_spec()), store)
     made.start()
     return made
 

@@ -1,9 +1,9 @@
 """An API server beside a lab kernel: it runs natively, and what runs in the kernel reaches it."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import NamedTuple
 
 from ipvs_lab.kubernetes.control_plane import ControlPlane
 from ipvs_lab.machine import Job
@@ -13,17 +13,22 @@ KERNEL_ADDRESS = "10.200.0.2/24"  # of the lab kernel itself; `Network.uplink` t
 CONNECT = f'ip addr add {KERNEL_ADDRESS} dev vec0 && ip link set vec0 up && exec "$@"'
 
 
+class Beside(NamedTuple):
+    """The job as it is to run, the network card that its kernel must have, and what is beside it."""
+
+    job: Job
+    nic: Nic
+    plane: ControlPlane
+
+
 @contextmanager
-def api_beside(job: Job) -> Iterator[tuple[Job, Nic]]:
-    """A control plane for as long as the block lasts: the job as it finds it, and the network card that its kernel
-    must have. The job sees KUBECONFIG (an administrator's) and kubectl; how it is reached from outside goes to standard
-    error."""
+def api_beside(job: Job) -> Iterator[Beside]:
+    """A control plane for as long as the block lasts. The job sees KUBECONFIG (an administrator's) and kubectl."""
     with ControlPlane() as plane, Site() as site:
         site.offer(plane.port)
-        print(f"export KUBECONFIG={plane.kubeconfig()} PATH={plane.programs}:$PATH", file=sys.stderr)
         seen = {
             "KUBECONFIG": str(plane.kubeconfig(address=ADDRESS)),
             "PATH": f"{job.environment['PATH']}:{plane.programs}",
         }
         argv = ["sh", "-c", CONNECT, "sh", *job.argv]
-        yield replace(job, argv=argv, environment=job.environment | seen), site.plug()
+        yield Beside(replace(job, argv=argv, environment=job.environment | seen), site.plug(), plane)

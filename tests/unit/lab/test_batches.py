@@ -1,26 +1,32 @@
-from ipvs_lab.batches import Batch, Case, split
+from ipvs_lab.batches import Batch, Case, Setting, split
 
 
-def cases(*nodeids: str, realtime: bool = False) -> list[Case]:
-    return [Case(nodeid, realtime) for nodeid in nodeids]
+def cases(*nodeids: str, setting: Setting = Setting.VIRTUAL) -> list[Case]:
+    return [Case(nodeid, setting) for nodeid in nodeids]
 
 
 def test_a_module_stays_together_and_in_order() -> None:
     tests = cases("a.py::z", "a.py::b", "b.py::x")
-    assert split(tests, 2, {}) == [[Batch(False, tuple(tests[:2]))], [Batch(False, tuple(tests[2:]))]]
+    assert split(tests, 2, {}) == [
+        [Batch(Setting.VIRTUAL, tuple(tests[:2]))],
+        [Batch(Setting.VIRTUAL, tuple(tests[2:]))],
+    ]
 
 
 def test_the_longest_module_gets_a_worker_of_its_own() -> None:
     tests = cases("a.py::t", "b.py::t", "c.py::t")
     first, second = split(tests, 2, {"a.py::t": 1.0, "b.py::t": 9.0, "c.py::t": 1.0})
-    assert first == [Batch(False, (tests[1],))]
-    assert second == [Batch(False, (tests[0], tests[2]))]
+    assert first == [Batch(Setting.VIRTUAL, (tests[1],))]
+    assert second == [Batch(Setting.VIRTUAL, (tests[0], tests[2]))]
 
 
-def test_the_two_clocks_need_two_kernels() -> None:
-    tests = cases("a.py::v") + cases("a.py::r", realtime=True)
+def test_each_setting_needs_a_kernel_of_its_own() -> None:
+    tests = cases("a.py::v") + cases("a.py::r", setting=Setting.REAL)
     (batches,) = split(tests, 1, {})
-    assert {(batch.realtime, batch.cases) for batch in batches} == {(False, (tests[0],)), (True, (tests[1],))}
+    assert {(batch.setting, batch.cases) for batch in batches} == {
+        (Setting.VIRTUAL, (tests[0],)),
+        (Setting.REAL, (tests[1],)),
+    }
 
 
 def test_every_test_runs_once_however_many_workers() -> None:
