@@ -23,6 +23,7 @@ from ipvs_operator.store import Store
 from ipvs_operator.writer import NotOursError, carry_out, fetch
 from ipvs_planner.index import Key
 from ipvs_planner.reconcile import reconcile, reconcile_group, reconcile_node
+from ipvs_planner.reconcile_balancer import reconcile_balancer
 from ipvs_planner.writes import Event, Reconciliation, Verb, Write
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,8 @@ class Workers:
             return reconcile_node(snapshot, item.name)
         if item.work is Work.GROUP:
             return reconcile_group(snapshot, item.name, now)
+        if item.work is Work.BALANCER:
+            return reconcile_balancer(snapshot, Key(item.namespace, item.name), now)
         return reconcile(snapshot, Key(item.namespace, item.name), now)
 
     async def _reconcile(self, item: Item) -> None:
@@ -107,6 +110,8 @@ class Workers:
         finally:
             for address in claimed:
                 self._store.unreserve(address)
+        if any(write.verb is not Verb.STATUS for write in writes):
+            self._queue.add(item)  # what is stored now is where the next step begins
         for event in result.events:
             self._tell(event)
         if result.after is not None:
