@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, field
 
 from ipvs_api.bounds import CIDR, SET, Address, AddressRange, Count, Generation, InterfaceName, ObjectName, keyed
-from ipvs_api.meta import Condition, LabelSelector, ObjectMeta, Shape
+from ipvs_api.meta import Condition, ConditionStatus, LabelSelector, ObjectMeta, Shape
 
 
 class NamespacesFrom(StrEnum):
@@ -126,9 +126,23 @@ class DirectorGroupStatus(Shape, frozen=True):
     directors: Annotated[tuple[ObjectName, ...], Meta(max_length=128)] = ()
 
 
+UNSEEN = DirectorGroupStatus(
+    conditions=(
+        Condition(
+            type="Ready",
+            status=ConditionStatus.UNKNOWN,
+            reason="Pending",
+            message="The operator has not seen this DirectorGroup yet.",
+            last_transition_time="1970-01-01T00:00:00Z",
+        ),
+    )
+)
+"""The status of a DirectorGroup from its creation to the operator's first visit."""
+
+
 class DirectorGroup(Shape, frozen=True):
     metadata: ObjectMeta
     spec: DirectorGroupSpec
-    status: DirectorGroupStatus = DirectorGroupStatus()
+    status: DirectorGroupStatus = UNSEEN
     api_version: Literal["ipvs.dev/v1alpha1"] = field(name="apiVersion", default="ipvs.dev/v1alpha1")
     kind: Literal["DirectorGroup"] = "DirectorGroup"

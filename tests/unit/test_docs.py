@@ -31,7 +31,8 @@ from ipvs_planner.snapshot import Snapshot
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = ROOT / "docs" / "manifests.md"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("lab/*.md")])
-EXAMPLES = sorted({path.parent for path in ROOT.glob("examples/**/*.yaml")})
+EXAMPLES = sorted({path.parent for path in ROOT.glob("examples/**/*.yaml")} - {ROOT / "examples" / "kubernetes"})
+"""Directories that are whole; those for a cluster are applied to one in tests/apiserver."""
 UNIT = ROOT / "examples" / "systemd" / "ipvs-agent.service"
 
 

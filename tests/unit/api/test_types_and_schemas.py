@@ -135,7 +135,7 @@ def steps(schema: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
             yield from steps(part, (*path, key))
 
 
-IGNORED = {"description", "format", "x-kubernetes-validations", *ROOT}
+IGNORED = {"description", "format", "x-kubernetes-map-type", "x-kubernetes-validations", *ROOT}
 
 
 @pytest.mark.parametrize("kind", TYPES)
