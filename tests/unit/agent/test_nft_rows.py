@@ -25,6 +25,7 @@ from ipvs_agent.nft.sets import (
     read_elements,
     value_text,
 )
+from ipvs_agent.nft.state import Mirror
 from ipvs_agent.rows import HopKey, HopRow, HopTarget, NftKey, NftRow
 
 addresses = {4: st.builds(str, st.builds(IPv4Address, st.integers(0, 2**32 - 1)))}
@@ -184,3 +185,15 @@ def test_every_round_of_a_hop_is_exact(weights: list[int], rounds: int) -> None:
             hits[rule.split(" to ")[1].split(":")[0]] += 1
             break
     assert hits == {target.address: target.weight * rounds for target in targets}
+
+
+def test_a_mirror_that_is_read_again_keeps_the_rows_that_are_in_use() -> None:
+    def element(port: int) -> NftKey:
+        return NftKey("guarded4", ("192.0.2.10", "tcp", port))
+
+    known = Mirror(elements={element(80): NftRow(), element(81): NftRow(("old",))})
+    read = Mirror(elements={element(80): NftRow(), element(81): NftRow(("new",)), element(82): NftRow()})
+    shared = read.sharing(known)
+    assert (shared.elements, shared.hops, shared.groups) == (read.elements, read.hops, read.groups)
+    kept = {id(key) for key in known.elements}
+    assert [key.element[2] for key in shared.elements if id(key) in kept] == [80]
