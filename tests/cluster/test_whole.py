@@ -72,6 +72,16 @@ def test_from_kubectl_apply_to_traffic_to_status_and_back_to_clean_kernels(clust
     assert not told.errors, str(told)
     assert shares(cluster, 60) == dict.fromkeys(pods(), 10)
 
+    # The same pods by a Service that has nothing of ours in it but its class.
+    cluster.apply(
+        service("public", type="LoadBalancer", loadBalancerClass="ipvs.dev/default"), endpoints(rips(pods()), "public")
+    )
+    cluster.ready("public")
+    await_condition(lambda: ingress(cluster) == [{"ip": "192.0.2.11", "ipMode": "Proxy"}], 30, "the Service's address")
+    told = clients(cluster["client"], 60, "192.0.2.11", 80)
+    assert told.answers == dict.fromkeys(pods(), 10), str(told)
+    cluster.kubectl("delete", "service", "public")
+
     cluster.kubectl("delete", "ivs", "web")
     await_condition(lambda: leftovers(cluster) == [], 60, "plans and claims gone", every=0.5)
     for child in cluster.agents.values():
@@ -100,6 +110,11 @@ def requests(cluster: Cluster) -> Iterator[Histogram]:
     finally:
         ending.set()
         asking.join()
+
+
+def ingress(cluster: Cluster) -> list[dict[str, str]]:
+    status = cluster.get("service", "public")["status"]["loadBalancer"]
+    return [{name: entry[name] for name in ("ip", "ipMode")} for entry in status.get("ingress", [])]
 
 
 def leftovers(cluster: Cluster) -> list[str]:
