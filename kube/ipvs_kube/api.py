@@ -164,13 +164,14 @@ class Api:
         manager: str,
         *,
         subresource: str = "",
+        force: bool = True,
     ) -> bytes:
-        """Server-side apply, taking over fields that another manager has.
+        """Server-side apply. ``force``: take over fields that another manager has; else that is a ``conflict``.
 
         ``metadata.uid`` and ``metadata.resourceVersion`` in ``value`` fence it: an object that is gone is not made
         again, one that has changed is not written. A field that the installed CRD lacks answers 500.
         """
-        query = {"fieldManager": manager, "force": "true"}
+        query = {"fieldManager": manager, "force": str(force).lower()}
         path = resource.path(namespace, name, subresource)
         return self.request("PATCH", path, query, _whole(resource, value), content=APPLY).data
 

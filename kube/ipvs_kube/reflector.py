@@ -128,6 +128,8 @@ class Reflector(Generic[T]):
             self._tell(Trouble(str(error)), error)
         if error.gone or error.not_found:
             self._version = ""
+        if error.retry_after is not None:
+            self._pauses.reset()  # it is there, and says when to come again
         self._pause(error.retry_after or 0.0)
 
     def _pause(self, at_least: float = 0.0) -> None:

@@ -2,11 +2,9 @@
 
 import logging
 import time
-from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Set
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 from ipvs_agent.converge import Converger, Progress
 from ipvs_agent.desired.settings import settings
@@ -17,8 +15,10 @@ from ipvs_agent.kernel import announce as wire
 from ipvs_agent.kernel.notifications import Notifications
 from ipvs_agent.kernel.whole import Kernel
 from ipvs_agent.ledger import Owner
+from ipvs_agent.observed import Observed
 from ipvs_agent.paths import found as found_paths
-from ipvs_agent.report import SourceState, Standing, report
+from ipvs_agent.preview import Preview
+from ipvs_agent.report import NOT_LISTED, SourceState, Standing, report
 from ipvs_agent.rows import LINK_ALIAS, AddressKey
 from ipvs_agent.services import unpack_destination_key
 from ipvs_agent.sources.source import Source, Update
@@ -48,16 +48,6 @@ def _without_ours(link: Interface) -> Interface:
     return link._replace(addresses=tuple(entry for entry in link.addresses if not entry.ours))
 
 
-class _Arrival(NamedTuple):
-    """Plans that came, up to a resource version. ``owners`` None: all there were."""
-
-    resource_version: str
-    owners: Set[Owner] | None
-
-    def waits_for(self, owner: Owner) -> bool:
-        return self.owners is None or owner in self.owners
-
-
 class Agent:
     """Everything but waiting: the loop (or ``plan``, ``status``) calls it from the kernel thread.
 
@@ -70,14 +60,12 @@ class Agent:
         self.spec = store.node_spec()
         self.audit_due = False
         self.errors: tuple[str, ...] = ()
-        self.known = bool(store.node_name())
-        """What is wanted is known: from the source, or from an agent that ran here before."""
+        self.known = store.known_node() == node
+        """What is wanted is known: from the source, or from an agent that ran here before. Until then the kernel keeps
+        what it has: what nobody is known to want may be wanted."""
         self._problem = "Invalid"
         self._unreadable: Mapping[Owner, str] = {}
-        self._arrived: deque[_Arrival] = deque()
-        """What is not all in the kernel yet."""
-        self._taken = self._observed = ""
-        """Resource versions: of the last plans taken, and up to which they are in the kernel."""
+        self._observed = Observed()
         self._notifications: Notifications | None = None
 
     @property
@@ -128,7 +116,8 @@ class Agent:
 
     def _context(self, host: Host, paths: Mapping[tuple[int, str], int]) -> Context:
         """Values that switches had before us are what decisions are made from: ours must not look like the host's."""
-        before = {path: entry.found for path, entry in self.store.sysctls().items()}
+        remembered = self.store.sysctls()
+        before = {path: remembered[path].found for path in host.sysctls if path in remembered}
         own = Host(
             host.node,
             host.boot_id,
@@ -171,15 +160,14 @@ class Agent:
 
     def _note(self, update: Update) -> None:
         """How far the source has come."""
-        version = update.resource_version
-        self.known = self.known or update.known
+        if update.known and not self.known:
+            self.known = True
+            self.store.put_known_node(self.node)
         if update.reported is not None:
             self.status = update.reported
             if update.reported.boot_id == self.intent.context.host.boot_id:
-                self._observed = update.reported.observed_resource_version
-        if version and version != self._taken:
-            self._arrived.append(_Arrival(version, update.plans.keys() if self._taken else None))
-            self._taken = version
+                self._observed.version = update.reported.observed_resource_version
+        self._observed.arrive(update.plans, update.resource_version)
 
     def _take_spec(self, spec: IPVSNodeSpec, now: float) -> None:
         self.spec = spec
@@ -208,6 +196,8 @@ class Agent:
 
     def step(self, notified: set[str]) -> Progress:
         """One bounded piece of the pass."""
+        if not self.known:
+            return Progress(more=False, next_due=None)
         if self.audit_due:
             self.audit_due = False
             self.intent.unresolved |= self._wanted_neighbours
@@ -218,6 +208,10 @@ class Agent:
             self.converger.mark_stale(notified)
             self._look_at_host()
         return self.converger.step()
+
+    def preview(self) -> list[Preview]:
+        """What passes would change now."""
+        return self.converger.preview() if self.known else []
 
     def take_probes(self) -> frozenset[AddressKey]:
         return self.converger.take_probes()
@@ -269,7 +263,7 @@ class Agent:
     def make_report(self) -> IPVSNodeStatus:
         """The report after a pass; told in the log where a condition turned, and published."""
         before = {condition.type: condition for condition in self.status.conditions}
-        outstanding = self._outstanding()
+        outstanding = self._observed.settle(self.converger.outstanding(), REPORT_EXCEPTIONS)
         self.status = report(self.standing(outstanding), self.status, wall_clock())
         for condition in self.status.conditions:
             known = before.get(condition.type)
@@ -281,19 +275,6 @@ class Agent:
             self.source.publish(self.status, settled=not outstanding)
         return self.status
 
-    def _outstanding(self) -> set[Owner]:
-        """Plans that are not in the kernel yet, more than a report names at the most; arrivals that are, are noted."""
-        found: set[Owner] = set()
-        undone = not self._arrived
-        for owner in self.converger.outstanding():
-            found.add(owner)
-            undone = undone or self._arrived[0].waits_for(owner)
-            if undone and len(found) > REPORT_EXCEPTIONS:
-                return found
-        while self._arrived and not any(map(self._arrived[0].waits_for, found)):
-            self._observed = self._arrived.popleft().resource_version
-        return found
-
     def _findings(self) -> Mapping[Owner, Collection[Finding]]:
         """What stands in the way of each plan, those among them that cannot be read."""
         if not self._unreadable:
@@ -301,8 +282,16 @@ class Agent:
         blocked = {
             owner: [*self.intent.findings.get(owner, ()), Finding(Reason.PLAN_UNREADABLE, words, "", Severity.BLOCK)]
             for owner, words in self._unreadable.items()
+            if owner
         }
         return {**self.intent.findings, **blocked}
+
+    def _source_state(self) -> SourceState:
+        if self.source is None:
+            return SourceState()
+        if not self.known and not self.errors:
+            return SourceState(self.source.condition, NOT_LISTED, ("what this node should do is not known yet",))
+        return SourceState(self.source.condition, self._problem, self.errors)
 
     def standing(self, outstanding: Set[Owner]) -> Standing:
         """``outstanding``: owners some row of whom is not in the kernel as wanted, or still there."""
@@ -322,7 +311,7 @@ class Agent:
             outstanding=outstanding & self.intent.drain_timeouts.keys(),
             leaving=self.intent.leaving(self.converger.has),
             foreign=[*services.foreign, *self._others],
-            source=SourceState(self.source.condition if self.source else "Manifests", self._problem, self.errors),
+            source=self._source_state(),
             repairing=services.repairing,
-            observed=self._observed,
+            observed=self._observed.version,
         )

@@ -8,9 +8,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from ipvs_agent.store import Store, StoreError
+
+if TYPE_CHECKING:
+    from ipvs_agent.sources.cluster import ClusterSource
+    from ipvs_agent.sources.manifests import ManifestsSource
 
 
 class CommandError(Exception):
@@ -32,8 +36,10 @@ def run(options: argparse.Namespace) -> int:
     )
     _must_be_root()
     with _lock(options.state_dir):
-        agent = Agent(options.node, options.manifests, _open(options.state_dir))
-        asyncio.run(Loop(agent, options.socket).run())
+        store = _open(options.state_dir)
+        source = _cluster(options, store) if options.kubernetes else _manifests(options, store)
+        agent = Agent(options.node, source, store)
+        asyncio.run(Loop(agent, options.socket, options.health_port).run())
     return 0
 
 
@@ -43,11 +49,13 @@ def plan(options: argparse.Namespace) -> int:
     from ipvs_agent.show import show_preview
 
     _must_be_root()
-    agent = Agent(options.node, options.manifests, _copy(options.state_dir))
+    store = _copy(options.state_dir)
+    source = _read_once(_cluster(options, store)) if options.kubernetes else _manifests(options, store)
+    agent = Agent(options.node, source, store)
     with agent.looking():
         agent.read_source()
-        changes = agent.converger.preview()
-        print(show_preview(agent.node, changes, options.output), end="")
+        changes = agent.preview()
+        print(show_preview(agent.node, changes, options.output, source.condition.lower()), end="")
         for error in agent.errors:
             print(error, file=sys.stderr)
     return 1 if agent.errors else 0
@@ -100,6 +108,34 @@ def release(options: argparse.Namespace) -> int:
     if failed:
         raise CommandError("not everything could be taken away; mend what is told above and run it again")
     return 0
+
+
+def _manifests(options: argparse.Namespace, store: Store) -> "ManifestsSource":
+    from ipvs_agent.sources.manifests import ManifestsSource
+
+    return ManifestsSource(options.manifests, options.node, dict(store.plans()), store.node_spec())
+
+
+def _cluster(options: argparse.Namespace, store: Store) -> "ClusterSource":
+    from ipvs_agent.sources.cluster import ClusterSource
+    from ipvs_kube.api import KubeConfigError, connect
+
+    try:
+        api = connect(options.kubeconfig, options.context, user_agent="ipvs-agent")
+    except KubeConfigError as error:
+        raise CommandError(str(error)) from error
+    stored = [owner for owner, _ in store.plans()]
+    return ClusterSource(api, options.node, options.namespace, stored, store.node_spec())
+
+
+def _read_once(source: "ClusterSource") -> "ClusterSource":
+    from ipvs_kube.errors import ApiError
+
+    try:
+        source.read()
+    except ApiError as error:
+        raise CommandError(str(error)) from error
+    return source
 
 
 def _must_be_root() -> None:

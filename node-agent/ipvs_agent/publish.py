@@ -135,6 +135,8 @@ class Publisher:
                 answer = self._api.apply(IPVS_NODES, "", self._node, value, MANAGER, subresource="status")
                 stored = msgspec.json.decode(answer, type=IPVSNode)
             except ApiError as error:
+                if error.retry_after is not None:
+                    self._pauses.reset()  # it is there, and says when to come again
                 self._failed(f"{error.status} {error.reason}", str(error), error.retry_after or 0.0)
             except msgspec.ValidationError as error:
                 self._failed("Unreadable", f"the answer cannot be read: {error}")

@@ -23,6 +23,9 @@ from ipvs_api.node import (
 PROGRAMMING = "Programming"
 """Reason while rows of a plan are being written."""
 
+NOT_LISTED = "NotListed"
+"""Reason while a source has not told everything once."""
+
 ADDRESSES, MESSAGE_LENGTH, CONDITION_LENGTH = 256, 1024, 4096
 """Bounds of a report's fields: a report that breaks one is refused as a whole."""
 

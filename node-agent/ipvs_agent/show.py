@@ -139,12 +139,15 @@ def _few(names: Sequence[str], shown: int = 3) -> str:
     return ", ".join(names[:shown]) + more
 
 
-def show_preview(node: str, changes: Sequence[Preview], output: str) -> str:
-    """What would be added (+), changed (~) and removed (-), in the order in which it would be written."""
+def show_preview(node: str, changes: Sequence[Preview], output: str, source: str) -> str:
+    """What would be added (+), changed (~) and removed (-), in the order in which it would be written.
+
+    ``source``: what says so, in a word.
+    """
     if output != "table":
         return encoded([_as_mapping(change) for change in changes], output)
     if not changes:
-        return f"{node}: nothing to do, the kernel is as the manifests want it\n"
+        return f"{node}: nothing to do, the kernel is as the {source} want it\n"
     signs = {"add": "+", "change": "~", "remove": "-", "drain": "v"}
     lines = [
         f"{signs[change.action]} {change.what}{': ' + change.detail if change.detail else ''}" for change in changes

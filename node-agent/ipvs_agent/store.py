@@ -191,6 +191,14 @@ class Store:
     def put_node_name(self, name: str) -> None:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES ('node', ?)", (name,))
 
+    def known_node(self) -> str:
+        """For whom all that is wanted has been known once; empty for nobody."""
+        row = self._db.execute("SELECT value FROM meta WHERE name='known'").fetchone()
+        return str(row[0]) if row is not None else ""
+
+    def put_known_node(self, name: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('known', ?)", (name,))
+
     def node_spec(self) -> IPVSNodeSpec:
         row = self._db.execute("SELECT value FROM meta WHERE name='node_spec'").fetchone()
         return msgspec.json.decode(row[0], type=IPVSNodeSpec) if row is not None else IPVSNodeSpec()

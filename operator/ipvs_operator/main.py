@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from ipvs_kube.pod import own_namespace
 from ipvs_operator import logs
 
 AGENT_PODS = "app.kubernetes.io/name=ipvs-operator,app.kubernetes.io/component=agent"
-OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 HEALTH_PORT = 8081
 WORKERS = 16
 
@@ -67,14 +67,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not namespace:
         usage.error("run: no namespace is known: say --namespace, or set POD_NAMESPACE")
     return _run(options, namespace)
-
-
-def own_namespace() -> str:
-    """Of the pod that this runs in; empty: it does not run in one."""
-    named = os.environ.get("POD_NAMESPACE", "")
-    if named or not OWN_NAMESPACE.exists():
-        return named
-    return OWN_NAMESPACE.read_text().strip()
 
 
 def _run(options: argparse.Namespace, namespace: str) -> int:

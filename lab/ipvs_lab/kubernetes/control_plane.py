@@ -3,11 +3,12 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -160,7 +161,7 @@ class ControlPlane:
     def forget_history(self) -> None:
         """After this, watches from older resourceVersions are refused (410): the watch cache starts anew, and etcd is
         compacted."""
-        self.stop_api()
+        self.kill_api()
         self.compact()
         self.start_api()
 
@@ -168,6 +169,28 @@ class ControlPlane:
         """etcd keeps nothing but what is there now."""
         revision = int(json.loads(self._etcd_call("kv/range", {"key": "AA=="}))["header"]["revision"])
         self._etcd_call("kv/compaction", {"revision": str(revision), "physical": True})
+
+    def back_up(self) -> Path:
+        """What is stored now, for ``restore``. The API server is away meanwhile."""
+        path = self.directory / f"backup-{time.monotonic_ns()}"
+        with self._stopped():
+            shutil.copytree(self.directory / "etcd", path)
+        return path
+
+    def restore(self, backup: Path) -> None:
+        """What was stored at the time of a backup, its resource versions too: all history since then is void."""
+        with self._stopped():
+            shutil.rmtree(self.directory / "etcd")
+            shutil.copytree(backup, self.directory / "etcd")
+
+    @contextlib.contextmanager
+    def _stopped(self) -> Iterator[None]:
+        self.kill_api()  # in good order it would wait for watches to end
+        _end(self._etcd, signal.SIGTERM)
+        try:
+            yield
+        finally:
+            self.start()
 
     def _etcd_call(self, method: str, body: dict[str, object]) -> str:
         url = f"http://127.0.0.1:{self._etcd_port}/v3/{method}"

@@ -76,7 +76,7 @@ class NftTable:
             if generation == before:
                 break
         found = listing.read(texts)
-        self._mirror, self._stamps, self._families = found.mirror, found.stamps, frozenset(texts)
+        self._mirror, self._stamps, self._families = found.mirror.sharing(self._mirror), found.stamps, frozenset(texts)
         self._damage, self._outdated, self._not_mended = found.damage, found.outdated, ""
         if lost := self._raised - found.mirror.features:
             names = ", ".join(sorted(feature.value for feature in lost))

@@ -5,63 +5,25 @@ is not there, while a plan cannot be read. Only a list without a plan, or a dele
 """
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 
 from ipvs_agent.ledger import Owner
 from ipvs_agent.publish import Publisher
-from ipvs_agent.sources.gathered import Gathered, Slice, decode_slice, number_of
+from ipvs_agent.sources.arriving import SETTLE, Arriving
+from ipvs_agent.sources.gathered import Slice, decode_slice, number_of
+from ipvs_agent.sources.node_object import Node, decode_node
 from ipvs_agent.sources.source import Judgement, Update
 from ipvs_api.labels import node_label
-from ipvs_api.meta import ObjectMeta
 from ipvs_api.node import IPVSNodeSpec, IPVSNodeStatus
-from ipvs_api.plan import VirtualServicePlanSpec
-from ipvs_kube.api import Api
+from ipvs_kube.api import Api, Page
 from ipvs_kube.changes import Reader
+from ipvs_kube.errors import ApiError
 from ipvs_kube.reflector import Absent, Bookmark, Change, Gone, HasMeta, Put, Reflector, Replaced, Trouble
 from ipvs_kube.resources import IPVS_NODES, PLANS, Resource
-
-SETTLE, LONGEST = 0.1, 1.0
-"""Seconds without a change, and from the first one, after which a plan of several slices is taken as it is: they are
-written one after the other, and a real server may be in none of them in between."""
-
-
-class Node(NamedTuple):
-    """An IPVSNode. ``spec`` None: it cannot be read, ``problem`` says why."""
-
-    metadata: ObjectMeta
-    spec: IPVSNodeSpec | None
-    status: IPVSNodeStatus
-    problem: str = ""
-
-
-class _Meta(msgspec.Struct):
-    metadata: ObjectMeta
-
-
-class _Spec(msgspec.Struct):
-    spec: IPVSNodeSpec = IPVSNodeSpec()
-
-
-class _Status(msgspec.Struct):
-    status: IPVSNodeStatus = IPVSNodeStatus()
-
-
-def decode_node(item: bytes | msgspec.Raw) -> Node:
-    """An IPVSNode from JSON, each part as far as it can be read."""
-    metadata = msgspec.json.decode(item, type=_Meta).metadata
-    try:
-        status = msgspec.json.decode(item, type=_Status).status
-    except msgspec.ValidationError:
-        status = IPVSNodeStatus()  # whoever wrote it, it is not what this agent says
-    try:
-        return Node(metadata, msgspec.json.decode(item, type=_Spec).spec, status)
-    except msgspec.ValidationError as error:
-        return Node(metadata, None, status, f"IPVSNode {metadata.name}: {error}; upgrade the agent on this node")
-
 
 T = TypeVar("T", bound=HasMeta)
 
@@ -96,6 +58,15 @@ class _Watched(Generic[T]):
         return changes
 
 
+def _tell_all(watched: _Watched[T], reader: Reader[T], pages: Iterable[Page]) -> None:
+    try:
+        watched.told([reader.whole(pages)])
+    except ApiError as error:
+        if not error.not_found:
+            raise
+        watched.told([Absent()])
+
+
 def _wall_clock() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -112,16 +83,10 @@ class ClusterSource:
     def __init__(self, api: Api, node: str, namespace: str, stored: Iterable[Owner], spec: IPVSNodeSpec) -> None:
         self._api, self._node, self._namespace = api, node, namespace
         self._spec, self._spec_problem = spec, ""
-        self._earlier = set(stored)
-        """Whose plans are in force since before this process, and not heard of yet."""
-        self._gathered = Gathered()
-        self._touched: dict[Owner, tuple[float, float]] = {}
-        """Whose plans have changed, first and last (seconds)."""
-        self._version = self._given = ""
-        self._unreadable: dict[Owner, str] = {}
+        self._arriving = Arriving(stored)
         self._reported: IPVSNodeStatus | None = None
-        self._heard = False
-        """What was reported before this process has been read."""
+        """Before this process."""
+        self._taken_up = self._known = False
         self._node_version = -1
         self._plans: _Watched[Slice] = _Watched(PLANS)
         self._nodes: _Watched[Node] = _Watched(IPVS_NODES)
@@ -163,10 +128,11 @@ class ClusterSource:
 
     def read(self) -> None:
         """What there is now, for one look, instead of ``watch``. ApiError where it cannot be read."""
+        self._arriving.settle = 0.0  # no more comes
         plans = self._api.pages(PLANS, self._namespace, label_selector=node_label(self._node))
-        self._plans.told([Reader(decode_slice, f"listing {PLANS}").whole(plans)])
+        _tell_all(self._plans, Reader(decode_slice, f"listing {PLANS}"), plans)
         nodes = self._api.pages(IPVS_NODES, field_selector=f"metadata.name={self._node}")
-        self._nodes.told([Reader(decode_node, f"listing {IPVS_NODES}").whole(nodes)])
+        _tell_all(self._nodes, Reader(decode_node, f"listing {IPVS_NODES}"), nodes)
 
     def renew(self) -> None:
         """A watch misses nothing."""
@@ -178,7 +144,7 @@ class ClusterSource:
 
     def publish(self, status: IPVSNodeStatus, *, settled: bool) -> None:
         """Not before all is known that this node should do."""
-        if self._plans.listed and self._nodes.listed:
+        if self._known:
             self._publisher.put(status, settled=settled)
 
     def judgements(self) -> Mapping[tuple[str, str], Judgement]:
@@ -189,32 +155,34 @@ class ClusterSource:
         for change in self._nodes.take():
             self._take_node(change)
         for change in self._plans.take():
-            self._take_plans(change, now)
-        plans = dict(self._ripe(now))
-        if not self._touched:
-            self._given = self._version
+            self._arriving.take(change, now)
+        plans = dict(self._arriving.ripe(now))
         reported = None
-        if self._plans.listed and self._nodes.listed:
-            reported, self._reported = self._reported, None
+        if not self._taken_up and self._plans.listed and self._nodes.listed:
+            self._taken_up, reported = True, self._take_up()
+        version = self._arriving.given if self._taken_up else ""
+        self._known = self._known or bool(version)
         return Update(
             plans=plans,
             node=self._spec,
             errors=tuple(self._errors()),
-            recheck=SETTLE if self._touched else None,
+            recheck=SETTLE if self._arriving.waiting else None,
             reason="NotServed" if self._plans.absent or self._nodes.absent else "Unreadable",
-            resource_version=self._given,
-            unreadable=dict(self._unreadable),
-            known=self._plans.listed and self._nodes.listed,
-            reported=self._as_far_as(reported) if reported is not None else None,
+            resource_version=version,
+            unreadable=dict(self._arriving.unreadable),
+            known=self._known,
+            reported=reported,
         )
 
-    def _as_far_as(self, reported: IPVSNodeStatus) -> IPVSNodeStatus:
-        """Without a version that the API server has not come to again since its history was turned back."""
-        if number_of(reported.observed_resource_version) <= number_of(self._version):
+    def _take_up(self) -> IPVSNodeStatus | None:
+        """What the agent before this process reported; without a version that history does not reach any more."""
+        reported = self._reported
+        reaches = self._arriving.go_on_from(reported.observed_resource_version if reported is not None else "")
+        if reported is None or reaches:
             return reported
         return msgspec.structs.replace(reported, observed_resource_version="")
 
-    def _errors(self) -> Iterable[str]:
+    def _errors(self) -> Iterator[str]:
         for watched in (self._plans, self._nodes):
             if watched.absent:
                 yield (
@@ -223,18 +191,17 @@ class ClusterSource:
                 )
         if self._spec_problem:
             yield self._spec_problem
-        for owner, words in sorted(self._unreadable.items()):
-            yield f"VirtualServicePlan of {owner or 'nobody known'}: {words}; what was in force stays"
-
-    # the node itself
+        for owner, words in sorted(self._arriving.unreadable.items()):
+            whose = f" of {owner}" if owner else ""
+            yield f"VirtualServicePlan{whose}: {words}; what was in force stays"
 
     def _take_node(self, change: Change) -> None:
         if isinstance(change, Replaced):
             node = next(iter(change.objects), None)
             status = node.status if node is not None else None
             listed = number_of(change.resource_version)
-            if not self._heard:
-                self._heard, self._reported = True, status
+            if not self._taken_up:
+                self._reported = status
             self._take_spec(node)
             self._publisher.seen(listed, status, turned_back=listed < self._node_version)
             self._node_version = listed
@@ -251,56 +218,3 @@ class ClusterSource:
         self._spec_problem = node.problem if node is not None else ""
         if node is not None and node.spec is not None:
             self._spec = node.spec
-
-    # plans
-
-    def _take_plans(self, change: Change, now: float) -> None:
-        if isinstance(change, Replaced):
-            self._replace(change, now)
-        elif isinstance(change, Put):
-            self._touch(self._gathered.put(change.object), now)
-            self._version = change.resource_version
-        elif isinstance(change, Gone):
-            self._touch(self._gathered.remove(change.name), now)
-            self._version = change.resource_version
-
-    def _replace(self, change: Replaced[Slice], now: float) -> None:
-        """All there is. The version moves only as far as something in it is new, so that a list alone is no news."""
-        newest = max((number_of(each.metadata.resource_version) for each in change.objects), default=-1)
-        gone = self._gathered.retain(each.metadata.name for each in change.objects)
-        for each in change.objects:
-            self._touch(self._gathered.put(each), now)
-        gone |= {owner for owner in self._earlier if owner not in self._gathered}
-        self._earlier = set()
-        for owner in gone:
-            self._touch(owner, now)
-        known, listed = number_of(self._version), number_of(change.resource_version)
-        if gone or max(known, newest) < 0 or listed < known:
-            self._version = change.resource_version
-        elif newest > known:
-            self._version = str(newest)
-
-    def _touch(self, owner: Owner | None, now: float) -> None:
-        if owner is not None:
-            first, _ = self._touched.get(owner, (now, now))
-            self._touched[owner] = first, now
-
-    def _ripe(self, now: float) -> Iterable[tuple[Owner, VirtualServicePlanSpec | None]]:
-        """Plans to be given now, and what cannot be read."""
-        for owner, (first, last) in list(self._touched.items()):
-            if self._gathered.is_cut(owner) and now - last < SETTLE and now - first < LONGEST:
-                continue
-            self._unreadable.pop(owner, None)
-            if owner in self._gathered:
-                problem = self._gathered.problem(owner)
-                plan = None if problem else self._gathered.plan(owner)
-                if problem:
-                    self._unreadable[owner] = problem
-                if plan is None:
-                    if problem or now - first >= LONGEST:
-                        del self._touched[owner]
-                    continue
-                yield owner, plan
-            else:
-                yield owner, None
-            del self._touched[owner]

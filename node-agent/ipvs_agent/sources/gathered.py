@@ -11,13 +11,14 @@ import msgspec
 
 from ipvs_agent.ledger import Owner
 from ipvs_agent.slices import together
+from ipvs_api.labels import OBJECT_NAME_LENGTH, plan_name
 from ipvs_api.meta import ObjectMeta
 from ipvs_api.plan import FEATURES, VirtualServicePlan, VirtualServicePlanSpec
 from ipvs_api.plan import Owner as PlanOwner
 
 
 class Slice(NamedTuple):
-    """``spec`` None: it cannot be read, ``problem`` says why. ``owner`` empty: not even whose it is."""
+    """``spec`` None: it cannot be read, ``problem`` says why. ``owner`` empty: not even whose it is is known."""
 
     metadata: ObjectMeta
     owner: Owner
@@ -54,11 +55,19 @@ def decode_slice(item: bytes | msgspec.Raw) -> Slice:
     try:
         spec = _HEADS.decode(item).spec
     except msgspec.ValidationError:
-        return Slice(metadata, "", None, problem)
+        return unread_slice(metadata.name, metadata.resource_version, problem)
     missing = sorted(set(spec.requires) - FEATURES)
     if missing:
         problem = f"it needs {', '.join(missing)}, which this agent does not know; upgrade the agent on this node"
     return Slice(metadata, _owner(spec.virtual_service), None, problem)
+
+
+def unread_slice(name: str, version: str, problem: str) -> Slice:
+    """One of which no more than its name can be read, which says whose it is unless it was too long."""
+    namespace, _, rest = name.partition(".")
+    service, _, number = rest.rpartition(".")
+    known = number.isdecimal() and plan_name(namespace, service, int(number)) == name and len(name) < OBJECT_NAME_LENGTH
+    return Slice(ObjectMeta(name, resource_version=version), f"{namespace}/{service}" if known else "", None, problem)
 
 
 def _owner(owner: PlanOwner) -> Owner:
@@ -92,15 +101,16 @@ class Gathered:
         self._fresh: dict[str, VirtualServicePlanSpec] = {}
         """Single slices that ``plan`` has not given yet."""
 
-    def put(self, found: Slice) -> Owner | None:
-        """Whose plan has changed; None: nobody's."""
+    def put(self, found: Slice) -> set[Owner]:
+        """Whose plans have changed."""
         name, version = found.metadata.name, found.metadata.resource_version
         before = self._slices.get(name)
         if before is not None and before.version == version:
-            return None
+            return set()
         owner = found.owner or (before.owner if before is not None else "")
+        changed = {owner}
         if before is not None and before.owner != owner:
-            self.remove(name)
+            changed |= self.remove(name)
         several = found.spec is not None and (found.spec.slices > 1 or bool(self._names[owner] - {name}))
         encoded = _ENCODER.encode(found.spec) if several else None
         self._slices[name] = _Kept(owner, version, found.problem, encoded)
@@ -108,22 +118,22 @@ class Gathered:
         self._fresh.pop(name, None)
         if found.spec is not None and not several:
             self._fresh[name] = found.spec
-        return owner
+        return changed
 
-    def remove(self, name: str) -> Owner | None:
-        """Whose plan has changed; None: nobody's."""
+    def remove(self, name: str) -> set[Owner]:
+        """Whose plans have changed."""
         kept = self._slices.pop(name, None)
         self._fresh.pop(name, None)
         if kept is None:
-            return None
+            return set()
         self._names[kept.owner].discard(name)
         if not self._names[kept.owner]:
             del self._names[kept.owner]
-        return kept.owner
+        return {kept.owner}
 
     def retain(self, names: Iterable[str]) -> set[Owner]:
         """Forget all slices but these; whose plans that changes."""
-        return {owner for name in self._slices.keys() - set(names) if (owner := self.remove(name)) is not None}
+        return {owner for name in self._slices.keys() - set(names) for owner in self.remove(name)}
 
     def __contains__(self, owner: object) -> bool:
         return owner in self._names
@@ -134,16 +144,16 @@ class Gathered:
 
     def problem(self, owner: Owner) -> str:
         """Why its plan cannot be read; empty when it can."""
-        return next((p for name in sorted(self._names.get(owner, ())) if (p := self._slices[name].problem)), "")
+        problems = ((name, self._slices[name].problem) for name in sorted(self._names.get(owner, ())))
+        return next((f"{name}: {problem}" for name, problem in problems if problem), "")
 
     def plan(self, owner: Owner) -> VirtualServicePlanSpec | None:
         """What its slices say together; None where one of them is known by name only: it is about to come anew.
 
         Of a plan of one slice it is given once.
         """
-        names = self._names.get(owner, set())
         found = []
-        for name in sorted(names, key=lambda name: number_of(self._slices[name].version)):
+        for name in sorted(self._names.get(owner, ()), key=lambda name: number_of(self._slices[name].version)):
             kept = self._slices[name]
             spec = _DECODER.decode(kept.encoded) if kept.encoded is not None else self._fresh.pop(name, None)
             if spec is None:

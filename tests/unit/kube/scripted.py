@@ -54,7 +54,10 @@ Reply = Answer | Stream
 
 
 class ScriptedServer(ThreadingHTTPServer):
-    """Answers ``lists``, ``watches``, ``looks`` and others (``others``) in turn; the last of each is repeated."""
+    """Answers ``lists``, ``watches``, ``looks`` and others (``others``) in turn; the last of each is repeated.
+
+    ``lists_of``: lists of certain paths.
+    """
 
     daemon_threads = True
     block_on_close = False
@@ -62,9 +65,12 @@ class ScriptedServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.lists: list[Reply] = [Answer(listed())]
+        self.lists_of: dict[str, list[Reply]] = {}
         self.watches: list[Reply] = [Stream((Ending.SILENCE,))]
         self.looks: list[Reply] = [Answer(listed(version="1000000"))]
         self.others: list[Reply] = [Answer(b"{}")]
+        self.refused: set[str] = set()
+        """Who is nobody here, as the header ``Authorization`` has it."""
         self.asked: list[Asked] = []
         self.closing = threading.Event()
         self._lock = threading.Lock()
@@ -89,13 +95,15 @@ class ScriptedServer(ThreadingHTTPServer):
     def reply(self, asked: Asked) -> Reply:
         with self._lock:
             self.asked.append(asked)
+            if asked.headers.get("authorization") in self.refused:
+                return Answer(refusal(401, "Unauthorized"), 401)
             replies = self.others
             if asked.is_watch:
                 replies = self.watches
             elif asked.is_look:
                 replies = self.looks
             elif "limit" in asked.query:
-                replies = self.lists
+                replies = self.lists_of.get(asked.path, self.lists)
             return replies.pop(0) if len(replies) > 1 else replies[0]
 
     def listing(self) -> list[Asked]:

@@ -28,6 +28,13 @@ from .scripted import (
 from .told import Told
 
 SILENT = Stream((Ending.SILENCE,))
+PAUSE = module.FIRST_PAUSE
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses are the product's own where a test is about them."""
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.02)
 
 
 @pytest.fixture
@@ -196,7 +203,10 @@ def test_a_version_that_is_too_old_means_a_new_list_and_is_no_trouble(
     assert server.watching()[1].query["resourceVersion"] == "20"
 
 
-def test_versions_that_are_always_too_old_do_not_keep_the_server_busy(server: ScriptedServer, api: Api) -> None:
+def test_versions_that_are_always_too_old_do_not_keep_the_server_busy(
+    server: ScriptedServer, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE", PAUSE)
     server.watches = [Stream((error_event(410, "Expired"),))]
     with Told(api, PODS) as told:
         told.until_told("all:", times=3)
@@ -226,8 +236,9 @@ def test_a_line_that_is_no_event_is_trouble(server: ScriptedServer, api: Api) ->
 
 @pytest.mark.parametrize("ending", [(), (Ending.CUT,)], ids=["in order", "broken"])
 def test_a_server_that_ends_every_watch_at_once_is_not_asked_without_pause(
-    server: ScriptedServer, api: Api, ending: tuple[Ending, ...]
+    server: ScriptedServer, api: Api, ending: tuple[Ending, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE", PAUSE)
     server.watches = [Stream(ending)]
     with Told(api, PODS) as told:
         told.until_told("Trouble")
@@ -256,6 +267,20 @@ def test_the_server_is_left_alone_as_long_as_it_says(server: ScriptedServer, api
         since = time.monotonic()
         told.until_told("all:")
         assert time.monotonic() - since >= 0.9
+
+
+def test_a_server_that_says_when_to_come_is_not_left_alone_for_longer_the_longer_it_was_away(
+    server: ScriptedServer, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.3)
+    away = Answer(refusal(503, "ServiceUnavailable"), 503)
+    starting = Answer(refusal(429, "TooManyRequests"), 429, {"Retry-After": "0"})
+    server.lists = [away, away, starting, starting, starting, Answer(listed())]
+    with Told(api, PODS) as told:
+        told.until(lambda _: len(server.listing()) == 3)
+        since = time.monotonic()
+        told.until_told("all:")
+        assert time.monotonic() - since < 1.2
 
 
 def test_trouble_is_told_once_until_something_else_is_wrong(server: ScriptedServer, api: Api) -> None:

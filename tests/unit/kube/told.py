@@ -12,6 +12,7 @@ from ipvs_kube.api import Api
 from ipvs_kube.changes import Bookmark, Change, Gone, Put, Replaced
 from ipvs_kube.reflector import Reflector
 from ipvs_kube.resources import Resource
+from ipvs_lab.net.waiting import await_condition
 
 
 class Thing(msgspec.Struct, frozen=True):
@@ -30,18 +31,17 @@ class Told:
         )
         self.refuse: Callable[[list[Change]], bool] = lambda _: False
         """Batches that the sink raises for."""
-        self._news = threading.Condition()
+        self._lock = threading.Lock()
 
     def _take(self, changes: list[Change]) -> None:
-        with self._news:
+        with self._lock:
             self.batches.append(changes)
-            self._news.notify_all()
         if self.refuse(changes):
             raise ValueError("the sink cannot take this")
 
     @property
     def changes(self) -> list[Change]:
-        with self._news:
+        with self._lock:
             return [change for batch in self.batches for change in batch]
 
     @property
@@ -51,14 +51,18 @@ class Told:
 
     def until(self, holds: Callable[["Told"], Any], seconds: float = 10.0) -> None:
         """Until this holds of what was told; AssertionError with all of it otherwise."""
-        with self._news:
-            assert self._news.wait_for(lambda: holds(self), seconds), f"told: {self.words}"
+
+        def said() -> bool:
+            assert holds(self), f"told: {self.words}"
+            return True
+
+        await_condition(said, seconds, "a reflector", every=0.005)
 
     def until_told(self, words: str, times: int = 1, seconds: float = 10.0) -> None:
         self.until(lambda told: told.words.count(words) >= times, seconds)
 
     def forget(self) -> None:
-        with self._news:
+        with self._lock:
             self.batches.clear()
 
     def __enter__(self) -> "Told":
