@@ -5,6 +5,6 @@ from ipvs_lab.machine import inside
 if not inside():  # in a lab kernel Hypothesis would take 1.5 s to import, for tests that may not use it
     from hypothesis import settings
 
-    # How long one example takes says more about the machine than about us.
-    settings.register_profile("project", deadline=None)
+    # How long one example takes says more about the machine than about us; together they should take seconds.
+    settings.register_profile("project", deadline=None, max_examples=50)
     settings.load_profile("project")

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ipvs_api.meta import ObjectKey
 from ipvs_kube.api import connect
+from ipvs_kube.backoff import Backoff
 from ipvs_kube.errors import ApiError
 from ipvs_operator import crds
 from ipvs_operator.declared import Declared
@@ -34,8 +35,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LEASE_NAME = "ipvs-operator"
-LOOK_SECONDS = 1.0
-"""Between two looks at what is waited for."""
+FIRST_LOOK_SECONDS, LOOK_SECONDS = 0.05, 1.0
+"""Between two looks at what is waited for, which mostly is there in a moment."""
 FINISH_SECONDS = 5.0
 """What is being written when the operator is asked to stop has so long."""
 RELIST_SECONDS = 2.0
@@ -148,10 +149,11 @@ class Operator:
         await self._declared.start()
         self._take_signals()  # kopf has put its own in their place
         self._spawn(self._mind_kopf())
+        pauses = Backoff(FIRST_LOOK_SECONDS, LOOK_SECONDS)
         # Named anew each time, since what was there may be gone.
-        while awaited := self._observed.missing() + _words(missing(self._store, await self._names())):
+        while awaited := self._observed.missing() or _words(missing(self._store, await self._names())):
             self._await(awaited)
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(pauses.next(1.0))
         self._awaited = []
         log.info("everything is known; %s", "waiting for the lease" if self._elector else "working")
         self._spawn(self._sweep())
@@ -191,13 +193,18 @@ class Operator:
             try:
                 return await self._in_pool(lambda: list_names(self._api))
             except ApiError as error:
+                if error.not_found:
+                    self.break_off(_absent(error))
                 self._await([str(error)])
                 await asyncio.sleep(LOOK_SECONDS)
 
     async def _mind_kopf(self) -> None:
-        why = await self._declared.broken()
-        if not self._ended.done():
-            self.break_off(f"kopf has ended: {why}")
+        why = [f"kopf has ended: {await self._declared.broken()}"]
+        if self._ended.done():
+            return
+        with suppress(ApiError):
+            why += await self._in_pool(lambda: crds.problems(self._api))
+        self.break_off("; ".join(why))
 
     async def _sweep(self) -> None:
         """Every minute; a watch that has become blind, and an API server that has lost its memory, are found too."""
@@ -221,13 +228,17 @@ class Operator:
             listed = await self._in_pool(lambda: list_names(self._api))
         except ApiError as error:
             if error.not_found:
-                self.break_off(f"{error}: was a CustomResourceDefinition deleted?")
+                self.break_off(_absent(error))
             else:
                 log.debug("sweep: %s", error)
             return None
         for key in forget_lost(self._store, listed):
             log.info("%s is gone; no watch has told of it", key)
         return listed
+
+
+def _absent(error: ApiError) -> str:
+    return f"{error}: was a CustomResourceDefinition deleted?"
 
 
 def _words(keys: Sequence[ObjectKey]) -> list[str]:

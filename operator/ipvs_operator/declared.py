@@ -18,6 +18,7 @@ from ipvs_api.directorgroup import DirectorGroup
 from ipvs_api.meta import ObjectKey
 from ipvs_api.virtualservice import VirtualService
 from ipvs_kube.api import Api
+from ipvs_kube.reflector import SILENCE_SECONDS
 from ipvs_kube.resources import DIRECTOR_GROUPS, VIRTUAL_SERVICES
 from ipvs_operator.store import Store
 
@@ -110,7 +111,9 @@ def _settings() -> kopf.OperatorSettings:
     made.posting.enabled = False
     made.peering.standalone = True
     made.process.ultimate_exiting_timeout = None
+    made.scanning.disabled = True  # else it goes on without a kind whose definition is deleted, as if there were none
     made.watching.chunk_size = PAGE
+    made.watching.inactivity_timeout = SILENCE_SECONDS
     made.watching.connect_timeout = CONNECT_SECONDS
     made.queueing.idle_timeout = IDLE_SECONDS
     made.queueing.exit_timeout = IDLE_SECONDS

@@ -8,7 +8,7 @@ from typing import Any
 
 from ipvs_kube.api import Api
 from ipvs_kube.errors import ApiError
-from ipvs_kube.resources import DIRECTOR_GROUPS, EVENTS, VIRTUAL_SERVICES
+from ipvs_kube.resources import DIRECTOR_GROUPS, EVENTS, SERVICES, VIRTUAL_SERVICES
 from ipvs_planner.writes import Event
 
 log = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ REPEAT_SECONDS = 600.0
 REMEMBERED = 4096
 BURST, PER_SECOND = 50.0, 5.0
 CONTROLLER = "ipvs.dev/operator"
-API_VERSIONS = {resource.kind: resource.api_version for resource in (VIRTUAL_SERVICES, DIRECTOR_GROUPS)}
+API_VERSIONS = {resource.kind: resource.api_version for resource in (VIRTUAL_SERVICES, DIRECTOR_GROUPS, SERVICES)}
 
 
 class Limiter:
@@ -48,7 +48,7 @@ class Limiter:
 def event_object(event: Event, at: datetime) -> dict[str, Any]:
     """As ``events.k8s.io/v1`` wants it, which bounds its texts."""
     return {
-        "metadata": {"generateName": f"{event.name[:200]}.", "namespace": event.namespace or "default"},
+        "metadata": {"generateName": f"{event.name[:200]}-", "namespace": event.namespace or "default"},
         "eventTime": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "type": "Warning" if event.warning else "Normal",
         "reason": event.reason[:128],

@@ -15,6 +15,8 @@ class Work(StrEnum):
     """What one node is told as a whole."""
     GROUP = "DirectorGroup"
     """A DirectorGroup's status."""
+    BALANCER = "Service"
+    """A Service of type LoadBalancer: its VirtualService, and its status."""
 
 
 class Item(NamedTuple):

@@ -9,10 +9,14 @@ LEVELS = ("debug", "info", "warning", "error")
 
 
 class _KopfIsPatient(logging.Filter):
-    """kopf tells each failed attempt as an error; what does not pass ends it, and is told then."""
+    """kopf tells each failed attempt as an error, and the end of each of its tasks with a traceback; what does not pass
+    ends it, and we tell why."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("Request attempt #")
+        words = record.getMessage()
+        return not (
+            words.startswith("Request attempt #") or (record.name.startswith("kopf") and " has failed: " in words)
+        )
 
 
 def set_up(level: str, format_: str) -> None:

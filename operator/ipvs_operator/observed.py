@@ -1,4 +1,8 @@
-"""What the cluster observes, and what is ours: list-and-watch threads that feed the store."""
+"""What the cluster observes, and what is ours: list-and-watch threads that feed the store.
+
+Services are among it, although people declare them: every Service of the cluster may have a VirtualService's real
+servers, and kopf would keep each object whole, as dicts, for as long as it is there.
+"""
 
 import asyncio
 import logging
@@ -8,14 +12,25 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ipvs_api.core import Node, Pod
+from ipvs_api.core import EndpointSlice, Namespace, Node, Pod, Service
 from ipvs_api.ipaddress import IPVSAddress
 from ipvs_api.meta import ObjectKey
 from ipvs_api.node import IPVSNode
 from ipvs_api.plan import VirtualServicePlan
 from ipvs_kube.api import Api
 from ipvs_kube.reflector import Absent, Change, Gone, Put, Reflector, Replaced, Trouble
-from ipvs_kube.resources import IPVS_ADDRESSES, IPVS_NODES, NODES, OURS, PLANS, PODS, Resource
+from ipvs_kube.resources import (
+    ENDPOINT_SLICES,
+    IPVS_ADDRESSES,
+    IPVS_NODES,
+    NAMESPACES,
+    NODES,
+    OURS,
+    PLANS,
+    PODS,
+    SERVICES,
+    Resource,
+)
 from ipvs_operator.store import Store
 
 log = logging.getLogger(__name__)
@@ -34,6 +49,9 @@ def sources(namespace: str, agent_pods: str) -> list[Source]:
     """``namespace``: the operator's own. ``agent_pods``: a label selector, empty for none."""
     found = [
         Source(NODES, Node),
+        Source(NAMESPACES, Namespace),
+        Source(SERVICES, Service),
+        Source(ENDPOINT_SLICES, EndpointSlice),
         Source(IPVS_NODES, IPVSNode),
         Source(IPVS_ADDRESSES, IPVSAddress),
         Source(PLANS, VirtualServicePlan, namespace),

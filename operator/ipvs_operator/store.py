@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, KeysView
 from typing import Protocol
 
+from ipvs_api.core import ServiceStatus
 from ipvs_api.directorgroup import DirectorGroupStatus
 from ipvs_api.meta import ObjectKey
 from ipvs_api.virtualservice import VirtualServiceStatus
@@ -11,6 +12,7 @@ from ipvs_operator.versions import Versions
 from ipvs_planner.index import Key
 from ipvs_planner.pool import address_of_name
 from ipvs_planner.reconcile import orphaned
+from ipvs_planner.reconcile_balancer import balancers
 from ipvs_planner.snapshot import Declared, Snapshot
 from ipvs_planner.stored import number_of
 
@@ -74,10 +76,13 @@ class Store:
         """The newest that is known of an object, -1 for one that cannot be compared; None: there is no such object."""
         return self._versions.of(key)
 
-    def status(self, key: ObjectKey) -> VirtualServiceStatus | DirectorGroupStatus | None:
-        """As it is stored, of a VirtualService or DirectorGroup."""
+    def status(self, key: ObjectKey) -> VirtualServiceStatus | DirectorGroupStatus | ServiceStatus | None:
+        """As it is stored, of a VirtualService, a DirectorGroup, or a Service that asks for a load balancer of ours."""
         if key.kind == "DirectorGroup":
             return self.snapshot.group_as_stored(key.name)[1]
+        if key.kind == "Service":
+            balancer = self.snapshot.backends.balancer(Key(key.namespace, key.name))
+            return balancer.status if balancer is not None else None
         return self.snapshot.status(Key(key.namespace, key.name))
 
     def unreserve(self, address: str) -> None:
@@ -87,6 +92,8 @@ class Store:
     def everything(self) -> Iterator[Item]:
         """All there is to reconcile, what is gone but not yet cleared away included."""
         yield from self._cluster()
+        for key in balancers(self.snapshot):
+            yield Item(Work.BALANCER, *key)
         for key in (*orphaned(self.snapshot), *self.snapshot.keys()):
             yield Item(Work.SERVICE, *key)
 
@@ -99,9 +106,11 @@ class Store:
     def _mark_services(self, keys: Iterable[Key]) -> None:
         for key in keys:
             self._mark(Item(Work.SERVICE, *key))
+            if self.snapshot.facts(key) is None and self.snapshot.backends.balancer_as_kept(key) is not None:
+                self._mark(Item(Work.BALANCER, *key))  # what an earlier VirtualService left may have gone
 
     def _beyond(self, key: ObjectKey) -> tuple[object, object]:
-        """What of an object concerns all nodes and groups, and what but itself or its group."""
+        """What of an object concerns all nodes and groups, and what but itself, its group or its load balancer."""
         snapshot = self.snapshot
         if key.kind == "Node":
             presence = snapshot.reports.presence(key.name)
@@ -114,6 +123,8 @@ class Store:
             address = address_of_name(key.name)
             claim = snapshot.addresses.pool.claims.get(address.packed) if address is not None else None
             return None, claim.owner.group if claim is not None else None
+        if key.kind in ("Service", "VirtualService"):
+            return None, snapshot.balancing(Key(key.namespace, key.name))
         return None, None
 
     def _mark_beyond(self, key: ObjectKey, before: tuple[object, object]) -> None:
@@ -127,6 +138,8 @@ class Store:
             self._mark(Item(Work.NODE, "", key.name))
         elif key.kind == "DirectorGroup":
             self._mark(Item(Work.GROUP, "", key.name))
+        elif key.kind in ("Service", "VirtualService"):
+            self._mark(Item(Work.BALANCER, key.namespace, key.name))
         else:
             for group in {before[1], after[1]} & self.snapshot.groups.keys():
                 self._mark(Item(Work.GROUP, "", str(group)))

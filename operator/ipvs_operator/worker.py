@@ -169,7 +169,7 @@ class Workers:
         if error.conflict or error.already_exists:
             log.debug("%s: %s", item, error)
             self._queue.retry(item)
-        elif error.not_found:
+        elif error.not_found or _is_ending(error):
             self._say(item, logging.INFO, f"{item}: {error}")
             self._queue.retry(item)
         elif error.unreachable or error.status == 429:
@@ -201,8 +201,15 @@ def _key(write: Write) -> ObjectKey:
     return ObjectKey(write.kind, write.metadata.namespace, write.metadata.name)
 
 
+def _is_ending(error: ApiError) -> bool:
+    """Nothing new can be made in a namespace that is being deleted."""
+    return error.forbidden and "it is being terminated" in error.message
+
+
 def _remedy(error: ApiError) -> str:
     """For what trying again will not mend."""
+    if "is terminating" in error.message or "being terminated" in error.message:
+        return ""  # a namespace or a definition is going, and nothing can be made in it
     if error.forbidden:
         return "; the operator's Role or ClusterRole has no such rule"
     if error.invalid or "not declared in schema" in error.message:

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from ipvs_api.core import Service
 from ipvs_api.directorgroup import DirectorGroup
 from ipvs_api.ipaddress import IPVSAddress
 from ipvs_api.meta import ObjectMeta, OwnerReference
@@ -13,19 +14,20 @@ from ipvs_api.plan import VirtualServicePlan
 from ipvs_api.virtualservice import VirtualService
 from ipvs_kube.api import Api
 from ipvs_kube.errors import ApiError
-from ipvs_kube.resources import DIRECTOR_GROUPS, IPVS_ADDRESSES, IPVS_NODES, PLANS, VIRTUAL_SERVICES
+from ipvs_kube.resources import DIRECTOR_GROUPS, IPVS_ADDRESSES, IPVS_NODES, PLANS, SERVICES, VIRTUAL_SERVICES
 from ipvs_planner.writes import Verb, Write
 
 SPEC_MANAGER, STATUS_MANAGER = "ipvs-operator", "ipvs-operator-status"
 """Field managers: one for what is ours whole, one for the status of what users own."""
 
 RESOURCES = {
-    resource.kind: resource for resource in (VIRTUAL_SERVICES, DIRECTOR_GROUPS, PLANS, IPVS_NODES, IPVS_ADDRESSES)
+    resource.kind: resource
+    for resource in (VIRTUAL_SERVICES, DIRECTOR_GROUPS, PLANS, IPVS_NODES, IPVS_ADDRESSES, SERVICES)
 }
-Written = VirtualService | DirectorGroup | VirtualServicePlan | IPVSNode | IPVSAddress
+Written = VirtualService | DirectorGroup | VirtualServicePlan | IPVSNode | IPVSAddress | Service
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     type_.__name__: msgspec.json.Decoder(type_)
-    for type_ in (VirtualService, DirectorGroup, VirtualServicePlan, IPVSNode, IPVSAddress)
+    for type_ in (VirtualService, DirectorGroup, VirtualServicePlan, IPVSNode, IPVSAddress, Service)
 }
 
 
@@ -37,9 +39,17 @@ def body(write: Write) -> dict[str, Any]:
     """What goes over the wire, without kind and apiVersion."""
     made: dict[str, Any] = {"metadata": _metadata(write.metadata, whole=write.verb is not Verb.STATUS)}
     if write.spec is not None:
-        made["spec"] = msgspec.to_builtins(write.spec)
+        made["spec"] = _explicit(write.spec) if write.kind == "VirtualService" else msgspec.to_builtins(write.spec)
     if write.status is not None:
-        made["status"] = msgspec.to_builtins(write.status)
+        made["status"] = _status(write.status)
+    return made
+
+
+def _status(status: msgspec.Struct) -> dict[str, Any]:
+    """With the words of all conditions, also where there are none: those of a CRD's default would stay."""
+    made: dict[str, Any] = msgspec.to_builtins(status)
+    for condition in made.get("conditions", ()):
+        condition.setdefault("message", "")
     return made
 
 
@@ -53,6 +63,17 @@ def _metadata(meta: ObjectMeta, *, whole: bool) -> dict[str, Any]:
     if whole and meta.owner_references:
         made["ownerReferences"] = [_reference(owner) for owner in meta.owner_references]
     return made
+
+
+def _explicit(value: Any) -> Any:
+    """With every default but empty lists, so that they are ours to say where users may write, too."""
+    if isinstance(value, tuple):
+        return [_explicit(each) for each in value]
+    if not isinstance(value, msgspec.Struct):
+        return value
+    fields = ((each, getattr(value, each.name)) for each in msgspec.structs.fields(value))
+    said = ((each, item) for each, item in fields if item is not None and item is not msgspec.UNSET)
+    return {each.encode_name: _explicit(item) for each, item in said if not item == each.default == ()}
 
 
 def _reference(owner: OwnerReference) -> dict[str, Any]:
@@ -77,7 +98,8 @@ def carry_out(api: Api, write: Write, may_write: Callable[[], bool]) -> Written 
     elif write.verb is Verb.STATUS:
         answer = api.apply(resource, meta.namespace, meta.name, sent, STATUS_MANAGER, subresource="status")
     else:
-        answer = api.apply(resource, meta.namespace, meta.name, sent, SPEC_MANAGER)
+        # What may be new is not taken from anybody who was quicker.
+        answer = api.apply(resource, meta.namespace, meta.name, sent, SPEC_MANAGER, force=bool(meta.uid))
     return _decoded(write.kind, answer)
 
 

@@ -63,14 +63,16 @@ def to_claim(snapshot: Snapshot, assignment: Assignment, nodes: Collection[str])
 
 
 class Released(NamedTuple):
-    """``updates`` name one VirtualService less; ``deletions`` would name none. Both with uid and resourceVersion."""
+    """``updates`` name one VirtualService less, or no holders; ``deletions`` would name no VirtualService. Both with
+    uid and resourceVersion."""
 
     updates: tuple[IPVSAddress, ...] = ()
     deletions: tuple[IPVSAddress, ...] = ()
 
 
 def release(snapshot: Snapshot, key: Key, *, settled: bool) -> Released:
-    """The claims that ``key`` does not need any more, without it.
+    """The claims that ``key`` does not need any more, without it; those that stay its own though all is withdrawn,
+    without holders.
 
     ``settled``: every node that its stored plans are labelled for has what they say and nothing else of it. Before that
     nothing is released; then, what they do not name, and all that they withdraw down to the last real server.
@@ -79,10 +81,25 @@ def release(snapshot: Snapshot, key: Key, *, settled: bool) -> Released:
         return Released()
     pool, needed = snapshot.addresses.pool, _needed(snapshot, key)
     given_up = [pool.claims[address].without_owner(key) for address in pool.owned(key) if address not in needed]
+    kept = [claim for claim in claimed_alone(snapshot, key) if claim.address.packed in needed and claim.holders]
+    changed = [claim for claim in given_up if claim.owners]
+    changed += [claim.with_holders(()) for claim in kept if _withdrawn(snapshot, key)]
     return Released(
-        tuple(claim.object() for claim in given_up if claim.owners),
+        tuple(claim.object() for claim in changed),
         tuple(claim.object() for claim in given_up if not claim.owners),
     )
+
+
+def claimed_alone(snapshot: Snapshot, key: Key) -> list[Claim]:
+    """The claims of ``key`` that nobody else has a stored plan for: who their holders are is for ``key`` to say."""
+    claims = (snapshot.addresses.pool.claims[address] for address in snapshot.addresses.pool.owned(key))
+    return [claim for claim in claims if not any(other in snapshot.stored for other in claim.keys if other != key)]
+
+
+def _withdrawn(snapshot: Snapshot, key: Key) -> bool:
+    """What is stored for it withdraws everything down to the last real server."""
+    plans = snapshot.stored.of(key)
+    return bool(plans) and all(plan.spec.withdrawn and not plan.spec.backends for plan in plans)
 
 
 def orphans(snapshot: Snapshot) -> set[Key]:
@@ -99,8 +116,7 @@ def _needed(snapshot: Snapshot, key: Key) -> set[Packed]:
     else remembers which one it was.
     """
     facts, pool = snapshot.facts(key), snapshot.addresses.pool
-    over = all(plan.spec.withdrawn and not plan.spec.backends for plan in snapshot.stored.of(key))
-    needed = set() if over and key in snapshot.stored else {address_of(vip) for vip in snapshot.held(key).vips}
+    needed = set() if _withdrawn(snapshot, key) else {address_of(vip) for vip in snapshot.held(key).vips}
     if facts is None:
         return needed
     if facts.broken:

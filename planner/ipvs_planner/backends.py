@@ -142,8 +142,20 @@ def _trimmed(service: Service) -> Service:
     """Without what changes when nothing has changed, and without what is of no concern to us."""
     meta = service.metadata
     ours = {name: text for name, text in meta.annotations.items() if name.startswith(CLASS_PREFIX)}
-    kept = ObjectMeta(meta.name, meta.namespace, meta.uid, annotations=ours, deletion_timestamp=meta.deletion_timestamp)
+    kept = ObjectMeta(
+        meta.name,
+        meta.namespace,
+        meta.uid,
+        meta.generation,
+        annotations=ours,
+        deletion_timestamp=meta.deletion_timestamp,
+    )
     return msgspec.structs.replace(service, metadata=kept)
+
+
+def _is_told(service: Service) -> bool:
+    """Its status has something of ours."""
+    return any(condition.type.startswith(CLASS_PREFIX) for condition in service.status.conditions)
 
 
 class Backends:
@@ -157,6 +169,8 @@ class Backends:
         self.labels: dict[str, Mapping[str, str]] = {}
         self._shapes: dict[Key, bytes] = {}
         self._balancers: dict[Key, bytes] = {}
+        self._told: dict[Key, str] = {}
+        """UIDs of those that do not ask for a load balancer of ours any more, and have our word in their status."""
         self._slices: dict[Key, tuple[str, bytes]] = {}
         """By an EndpointSlice's own key: its Service's name, and what it holds."""
         self._named: dict[Key, tuple[str, ...]] = {}
@@ -179,16 +193,28 @@ class Backends:
         encoded = self._balancers.get(service)
         return _SERVICE.decode(encoded) if encoded is not None else None
 
+    def told(self, service: Key) -> str:
+        """The UID of a Service that asks for nothing and still has our word in its status; empty for any other."""
+        return self._told.get(service, "")
+
     def balancers(self) -> Iterator[Key]:
-        return iter(self._balancers)
+        """Services that ask for a load balancer of ours, or did."""
+        yield from self._balancers
+        yield from self._told
+
+    def balancer_as_kept(self, service: Key) -> bytes | str | None:
+        """To be compared: another one, where ``balancer`` or ``told`` say something else."""
+        return self._balancers.get(service) or self._told.get(service)
 
     def put_service(self, service: Service) -> set[Key]:
         """The Service itself, where what real servers hang on is not what it was."""
         key = Key(intern(service.metadata.namespace), service.metadata.name)
+        self._balancers.pop(key, None)
+        self._told.pop(key, None)
         if is_balancer(service):
             self._balancers[key] = _ENCODER.encode(_trimmed(service))
-        else:
-            self._balancers.pop(key, None)
+        elif _is_told(service):
+            self._told[key] = service.metadata.uid
         encoded = _ENCODER.encode(_shape(service))
         if self._shapes.get(key) == encoded:
             return set()
@@ -197,6 +223,7 @@ class Backends:
 
     def remove_service(self, service: Key) -> set[Key]:
         self._balancers.pop(service, None)
+        self._told.pop(service, None)
         return {service} if self._shapes.pop(service, None) is not None else set()
 
     def put_slice(self, slice_: EndpointSlice) -> set[Key]:

@@ -40,7 +40,6 @@ class Intake(msgspec.Struct, frozen=True, array_like=True):
 
     ``servers``: static ones; ``service``: the name of the Service where that has the real servers, else empty.
     ``sources``: canonical prefixes. ``persistence``: timeout in seconds and prefix lengths of IPv4 and IPv6.
-    ``controller``: UID of the Service that it was made for, empty where a person made it.
     """
 
     uid: str
@@ -64,7 +63,6 @@ class Intake(msgspec.Struct, frozen=True, array_like=True):
     has_fallback: bool
     address_count: int
     service: str
-    controller: str
 
     @property
     def routed(self) -> bool:

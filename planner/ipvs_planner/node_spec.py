@@ -14,6 +14,9 @@ from ipvs_planner.snapshot import Snapshot
 NODE_GROUPS = 64
 """At most this many groups in one node's spec; those it directs come first."""
 
+_TIMEOUTS, _SETTINGS = msgspec.structs.fields(Timeouts), msgspec.structs.fields(KernelSettings)
+"""Read once: it takes a tenth of a millisecond each time."""
+
 
 class CompiledNode(NamedTuple):
     spec: IPVSNodeSpec
@@ -94,11 +97,11 @@ def _merge(groups: Sequence[GroupFacts]) -> tuple[KernelSettings, list[Finding]]
 
 def _asked(kernel: KernelSettings) -> Iterator[tuple[str, str, object]]:
     """Field, its name in a manifest, value: for everything that is asked for."""
-    for info in msgspec.structs.fields(Timeouts):
+    for info in _TIMEOUTS:
         seconds = getattr(kernel.timeouts, info.name)
         if seconds:
             yield info.name, f"timeouts.{info.encode_name}", seconds
-    for info in msgspec.structs.fields(KernelSettings):
+    for info in _SETTINGS:
         value = getattr(kernel, info.name)
         if info.name != "timeouts" and value is not None:
             yield info.name, info.encode_name, value

@@ -14,19 +14,18 @@ from msgspec.structs import replace
 from ipvs_api.labels import node_label, plan_name
 from ipvs_api.meta import ObjectMeta
 from ipvs_api.plan import (
-    SLICE_SERVERS,
     Owner,
     PlanAddress,
     PlanBackend,
     PlanPath,
     PlanPort,
-    PlanServer,
     ServerRole,
     VirtualServicePlan,
     VirtualServicePlanSpec,
 )
 from ipvs_api.virtualservice import Forwarding, Protocol, ReturnPath, Scheduler
 from ipvs_planner.index import Key
+from ipvs_planner.parts import parts
 from ipvs_planner.servers import bears_roles, concerned
 
 
@@ -100,6 +99,9 @@ def staged(
     says so. ``namespace``: where plans live.
     """
     stored = merged(plans)
+    if _torn(plans):
+        # Who has reached what is stored has not come to know what it is to say.
+        words = {node: word._replace(reached=False) for node, word in words.items()}
     if wanted is not None:
         spec = _advance(wanted, stored, words)
     elif stored is None:
@@ -109,7 +111,14 @@ def staged(
         if withdrawn is None:
             return ()
         spec = withdrawn
-    return tuple(_sliced(spec, plans, words, holders if stored is None else (), namespace))
+    before = concerned(stored) if stored is not None else holders
+    return tuple(_sliced(spec, plans, words, before, namespace))
+
+
+def _torn(plans: Sequence[VirtualServicePlan]) -> bool:
+    """Not all slices were written the last time, so that they say different things of the whole."""
+    heads = [replace(plan.spec, backends=(), slice=0) for plan in plans]
+    return any(head != heads[0] for head in heads)
 
 
 def remembered(
@@ -136,12 +145,11 @@ def remembered(
 def _withdraw(stored: VirtualServicePlanSpec, words: Words) -> VirtualServicePlanSpec | None:
     """The next step of taking it away; None: nobody has anything of it any more."""
     roles = bears_roles(path_of(stored))
+    kept = tuple(replace(backend, directed=False) for backend in stored.backends) if roles else ()
     if not stored.withdrawn:
-        kept = tuple(replace(backend, directed=False) for backend in stored.backends) if roles else ()
         return replace(stored, withdrawn=True, prepare=None, backends=kept)
-    directors = [words.get(director.node, NOTHING_SAID) for director in stored.directors]
     if stored.backends:
-        return replace(stored, backends=()) if all(word.settled for word in directors) else stored
+        return replace(stored, backends=() if all(word.settled for word in _senders(stored, words)) else kept)
     return None if all(word.settled for word in words.values()) else stored
 
 
@@ -159,6 +167,9 @@ def _advance(
     backends = []
     for backend in wanted.backends:
         before = known.pop((backend.node, backend.role), None)
+        if before is not None and path != path_of(stored):
+            # Whatever it could take before, of this way only a report counts, and only where it was told to prepare.
+            before = replace(before, directed=False) if path == stored.prepare else None
         backends.append(replace(backend, directed=_directs(backend, before, path, words)))
     left = [kept for before in known.values() if (kept := _left(before, stored, words)) is not None]
     return replace(spec, backends=(*backends, *left))
@@ -188,11 +199,21 @@ def _left(before: PlanBackend, stored: VirtualServicePlanSpec, words: Words) -> 
     if before.directed:
         return replace(before, directed=False)
     addresses = {*before.addresses, *(server.address for server in before.servers)}
-    for director in stored.directors:
-        word = words.get(director.node, NOTHING_SAID)
+    for word in _senders(stored, words):
         if not word.forgotten and (not word.reached or word.draining(addresses)):
             return before
     return None
+
+
+def _senders(stored: VirtualServicePlanSpec, words: Words) -> Iterator[Word]:
+    """What everybody says who may have connections to real servers: directors, and who was one and is labelled still.
+
+    Who serves and does not count now is no reason to wait.
+    """
+    directors = {director.node for director in stored.directors}
+    serving = {backend.node for backend in stored.backends}
+    yield from (words.get(node, NOTHING_SAID) for node in directors)
+    yield from (word for node, word in words.items() if node not in directors and not (word.silent and node in serving))
 
 
 def _path(
@@ -224,69 +245,22 @@ def _sliced(
     spec: VirtualServicePlanSpec,
     plans: Sequence[VirtualServicePlan],
     words: Words,
-    holders: Collection[str],
+    before: Collection[str],
     namespace: str,
 ) -> Iterator[VirtualServicePlan]:
-    parts = _parts(spec, plans)
-    concerned_by = [concerned(replace(spec, backends=part)) for part in parts]
+    """``before``: whom it concerned until now. They stay labelled until they have said that they have nothing of it."""
+    cut = parts(spec, plans)
+    concerned_by = [concerned(replace(spec, backends=part)) for part in cut]
     everybody = set().union(*concerned_by)
-    waiting = {node for node, word in words.items() if not word.settled} | set(holders)
+    # A label less is news to all others, so where all of them go in the end they go at once.
+    waiting = {node for node, word in words.items() if not word.settled or (spec.withdrawn and not word.forgotten)}
+    waiting |= {node for node in before if not words.get(node, NOTHING_SAID).forgotten}
     owner = spec.virtual_service
-    for number, (part, nodes) in enumerate(zip(parts, concerned_by, strict=True)):
+    for number, (part, nodes) in enumerate(zip(cut, concerned_by, strict=True)):
         told = nodes | (waiting - everybody if number == 0 else set())
         meta = ObjectMeta(
             name=plan_name(owner.namespace, owner.name, number),
             namespace=namespace,
             labels={node_label(node): "" for node in sorted(told)},
         )
-        yield VirtualServicePlan(meta, replace(spec, backends=part, slice=number, slices=len(parts)))
-
-
-def _parts(spec: VirtualServicePlanSpec, plans: Sequence[VirtualServicePlan]) -> list[tuple[PlanBackend, ...]]:
-    """Real servers stay in the slice that they are stored in, so that one that changes rewrites one slice.
-
-    New ones fill gaps; where half of the slices would do, all are cut anew.
-    """
-    places = {
-        (backend.node, backend.role, server.address): plan.spec.slice
-        for plan in plans
-        for backend in plan.spec.backends
-        for server in backend.servers
-    }
-    rows = [(backend, server) for backend in spec.backends for server in backend.servers]
-    needed = max(1, -(-len(rows) // SLICE_SERVERS))
-    if needed == 1 or len(plans) >= 2 * needed:
-        places = {}
-    filled: list[list[tuple[PlanBackend, PlanServer]]] = [[] for _ in range(max(needed, len(plans) if places else 0))]
-    homeless = []
-    for backend, server in rows:
-        at = places.get((backend.node, backend.role, server.address), -1)
-        if 0 <= at < len(filled) and len(filled[at]) < SLICE_SERVERS:
-            filled[at].append((backend, server))
-        else:
-            homeless.append((backend, server))
-    at = 0
-    for row in homeless:
-        while len(filled[at]) >= SLICE_SERVERS:
-            at += 1
-            if at == len(filled):
-                filled.append([])
-        filled[at].append(row)
-    while len(filled) > 1 and not filled[-1]:
-        filled.pop()
-    return [_grouped(part) for part in filled]
-
-
-def _grouped(rows: Iterable[tuple[PlanBackend, PlanServer]]) -> tuple[PlanBackend, ...]:
-    """Backends sorted by node and role, machines first."""
-    found: dict[BackendKey, tuple[PlanBackend, list[PlanServer]]] = {}
-    for backend, server in rows:
-        found.setdefault((backend.node, backend.role), (backend, []))[1].append(server)
-    return tuple(
-        replace(backend, servers=tuple(sorted(servers, key=_by_address)))
-        for _, (backend, servers) in sorted(found.items(), key=lambda entry: entry[0])
-    )
-
-
-def _by_address(server: PlanServer) -> tuple[bool, str]:
-    return ":" in server.address, server.address
+        yield VirtualServicePlan(meta, replace(spec, backends=part, slice=number, slices=len(cut)))

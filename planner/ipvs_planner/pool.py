@@ -86,10 +86,10 @@ def address_of_name(name: str) -> Address | None:
 
 def concerned_by(before: Claim | None, after: Claim | None) -> set[Key]:
     """Whom a change of a claim concerns, of those it named and names: who came, went or was made anew; all of them
-    where the claim came, went, is another's or lost a holder."""
+    where the claim came, went, is another's, or lost or got a holder, which is what they may have waited for."""
     had, have = ({*zip(each.keys, each.owners, strict=True)} if each is not None else set() for each in (before, after))
     same = before is not None and after is not None and before.owner == after.owner and before.turn == after.turn
-    kept = same and before is not None and after is not None and set(before.holders) <= set(after.holders)
+    kept = same and before is not None and after is not None and set(before.holders) == set(after.holders)
     return {key for key, _ in (had ^ have if kept else had | have)}
 
 

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from msgspec.structs import replace
 
 from ipvs_api.ipaddress import IPVSAddress
-from ipvs_api.labels import NODE_LABEL_PREFIX
+from ipvs_api.labels import NODE_LABEL_PREFIX, node_label
 from ipvs_api.meta import Condition, ConditionStatus, ObjectMeta, OwnerReference
 from ipvs_api.plan import PlanDirector, VirtualServicePlan, VirtualServicePlanSpec
 from ipvs_api.virtualservice import Forwarding, VirtualServiceStatus
-from ipvs_planner.assign import release
+from ipvs_planner.assign import claimed_alone, release
 from ipvs_planner.compile import compile_virtual_service
 from ipvs_planner.compiled import Compiled, Outcome
 from ipvs_planner.conditions import condition_of
@@ -22,13 +22,13 @@ from ipvs_planner.group_status import compile_group
 from ipvs_planner.index import Key
 from ipvs_planner.node_spec import compile_node
 from ipvs_planner.order import NOTHING_SAID, Word, merged, path_of, remembered, staged
+from ipvs_planner.owned import MANAGED
 from ipvs_planner.packed import text_of
 from ipvs_planner.reports import drains, names
+from ipvs_planner.servers import concerned
 from ipvs_planner.snapshot import Snapshot
 from ipvs_planner.stored import number_of
 from ipvs_planner.writes import Event, Reconciliation, Verb, Write
-
-MANAGED = {"app.kubernetes.io/managed-by": "ipvs-operator"}
 
 
 def reconcile(snapshot: Snapshot, key: Key, now: str) -> Reconciliation:
@@ -44,12 +44,15 @@ def reconcile(snapshot: Snapshot, key: Key, now: str) -> Reconciliation:
     words = words_for(snapshot, key, stored)
     wanted = _wanted(snapshot, compiled)
     plans = stored if compiled.outcome is Outcome.KEPT else _staged(snapshot, key, wanted, stored, words)
-    writes = tuple(_plan_writes(plans, stored))
-    if writes:
-        return Reconciliation(writes)
+    changes = tuple(_plan_writes(plans, stored))
+    if changes and plans:
+        return Reconciliation(changes)
     released = release(snapshot, key, settled=all(word.settled for word in words.values()))
     writes = tuple(_claim(claim) for claim in released.updates)
     writes += tuple(Write(Verb.DELETE, "IPVSAddress", claim.metadata) for claim in released.deletions)
+    if changes:
+        # The last plan goes after its claims: nothing else tells that the nodes have let go of the addresses.
+        return Reconciliation(writes + changes)
     intake = snapshot.service(key)
     if intake is None:
         return Reconciliation(writes)
@@ -59,18 +62,24 @@ def reconcile(snapshot: Snapshot, key: Key, now: str) -> Reconciliation:
     if status != previous:
         metadata = ObjectMeta(key.name, key.namespace, uid=intake.uid)
         writes += (Write(Verb.STATUS, "VirtualService", metadata, status=status),)
-        told = tuple(transitions(key, intake.uid, previous, status))
+        known = previous.conditions if previous is not None else ()
+        about = ("VirtualService", key, intake.uid)
+        told = tuple(transitions(about, known, status.conditions, ("Accepted", "Ready")))
     left = DEADLINE_SECONDS - waited(status.conditions, now)
     waits = condition_of(status.conditions, "Reconciling") is not None and left > 0
     return Reconciliation(writes, told, left if waits else None)
 
 
 def words_for(snapshot: Snapshot, key: Key, stored: Sequence[VirtualServicePlan]) -> dict[str, Word]:
-    """What each node that the stored slices are labelled for has said of them. Labels of nobody count for nothing."""
+    """What each node that the stored slices are labelled for has said of them.
+
+    A node that is not there any more is known where the plan names it. Labels of nobody count for nothing.
+    """
+    named = {node_label(node): node for plan in stored for node in concerned(plan.spec)}
     found = {}
     for label in {label for plan in stored for label in plan.metadata.labels if label.startswith(NODE_LABEL_PREFIX)}:
         version = snapshot.stored.version(key, label)
-        node = snapshot.reports.name_of(label)
+        node = snapshot.reports.name_of(label) or named.get(label)
         if version is not None and node is not None:
             found[node] = _word(snapshot, key, node, version)
     return found
@@ -114,8 +123,7 @@ def _staged(
     words: Mapping[str, Word],
 ) -> tuple[VirtualServicePlan, ...]:
     """The slices as they should be stored now."""
-    pool = snapshot.addresses.pool
-    claims = [pool.claims[address] for address in pool.owned(key)]
+    claims = claimed_alone(snapshot, key)
     holders = {node for claim in claims for node in claim.holders if not snapshot.reports.forgotten(node)}
     if wanted is None and not stored and holders:
         addresses = [text_of(claim.address.packed) for claim in claims]
@@ -150,8 +158,7 @@ def _status(
     previous: VirtualServiceStatus | None,
     now: str,
 ) -> VirtualServiceStatus:
-    labels = {label for plan in compiled.plans for label in plan.metadata.labels}
-    nodes = {node for label in labels if (node := snapshot.reports.name_of(label)) is not None}
+    nodes = {node for plan in compiled.plans for node in concerned(plan.spec)}
     voids = {node: void for node in nodes if (void := snapshot.reports.void(node)) is not None}
     reports = {node: report for node in nodes if (report := snapshot.reports.report(node)) is not None}
     return fold(compiled, reports, previous, now, voids=voids, unfinished=_unfinished(wanted, compiled.plans))
@@ -171,18 +178,21 @@ def _unfinished(wanted: VirtualServicePlanSpec | None, stored: Sequence[VirtualS
 
 
 def transitions(
-    key: Key, uid: str, before: VirtualServiceStatus | None, after: VirtualServiceStatus
+    about: tuple[str, Key, str], before: Sequence[Condition], after: Sequence[Condition], kinds: Iterable[str]
 ) -> Iterator[Event]:
-    """What has turned, for those who look at the object's events."""
-    known = before.conditions if before is not None else ()
-    for kind in ("Accepted", "Ready"):
-        old, new = condition_of(known, kind), condition_of(after.conditions, kind)
+    """Which of these conditions have turned, for those who look at the events of an object: ``about`` is its kind, key
+    and UID. A reason that several have is told once, in the words of the first of ``kinds``."""
+    what, key, uid = about
+    told = set()
+    for kind in kinds:
+        old, new = condition_of(before, kind), condition_of(after, kind)
         if new is None or (old is not None and (old.status, old.reason) == (new.status, new.reason)):
             continue
         good = new.status == ConditionStatus.TRUE
-        if good or _worse(old, new):
+        if (good or _worse(old, new)) and new.reason not in told:
+            told.add(new.reason)
             words = new.message or f"{kind} is {new.status}."
-            yield Event("VirtualService", key.namespace, key.name, uid, not good, str(new.reason), words[:1024])
+            yield Event(what, key.namespace, key.name, uid, not good, str(new.reason), words[:1024])
 
 
 def _worse(old: Condition | None, new: Condition) -> bool:

@@ -178,7 +178,8 @@ def server_refusals(
         if own and not any(entry.reachable for entry in own):
             yield Finding(
                 Reason.NODE_ADDRESS_MISSING,
-                f"no real server can be reached over {FAMILIES[family]}: {missing_address(own[0])}",
+                f"spec.backends.static: no real server can be reached over {FAMILIES[family]}: "
+                f"{missing_address(own[0])}",
             )
 
 

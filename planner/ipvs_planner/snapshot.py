@@ -27,6 +27,7 @@ from ipvs_planner.groups import Directors, GroupFacts, directors_of, group_facts
 from ipvs_planner.index import Index, Key, Owner, Party
 from ipvs_planner.intake import Intake
 from ipvs_planner.nodes import NodeFacts, Nodes, node_facts
+from ipvs_planner.owned import Owned
 from ipvs_planner.packed import Endpoint, Packed
 from ipvs_planner.reports import Reports, Touched
 from ipvs_planner.stored import StoredPlans
@@ -85,6 +86,7 @@ class Snapshot:
         self.stakes = Stakes()
         self.servers: Index[Packed] = Index()
         self.backends = Backends()
+        self.owned = Owned()
         self.decided: dict[Dispute, Winner | None] = {}
         """What ``contention`` worked out since the last change."""
         self._services: dict[Key, ServiceFacts] = {}
@@ -112,6 +114,14 @@ class Snapshot:
         """Its status as it is stored."""
         encoded = self._statuses.get(key)
         return _STATUS.decode(encoded) if encoded is not None else None
+
+    def balancing(self, key: Key) -> object:
+        """Of the Service and the VirtualService ``key``, all that the one as a load balancer hangs on, to be compared;
+        None: there is no such thing."""
+        service, owned = self.backends.balancer_as_kept(key), self.owned.as_kept(key)
+        if service is None and owned is None:
+            return None
+        return service, owned, key in self._services, self._statuses.get(key)
 
     def group_as_stored(self, name: str) -> tuple[str, DirectorGroupStatus | None]:
         """UID and status of a DirectorGroup."""
@@ -274,12 +284,15 @@ class Snapshot:
     def _put_service(self, service: VirtualService) -> set[Key]:
         intake = take_in(service)
         key = Key(intern(service.metadata.namespace), service.metadata.name)
+        status = self._statuses.get(key)
         if self.allocates:
             self._statuses[key] = _ENCODER.encode(service.status)
+            self.owned.put(key, service)
         encoded = _ENCODER.encode(intake)
         before = self._services.get(key)
         if before is not None and before.encoded == encoded:
-            return set()
+            # A status that another wrote may have to be put right.
+            return {key} if self._statuses.get(key) != status else set()
         broken = bool(intake.findings)
         party = self._party(key, intake.group)
         asks = asks_of(intake) if self.allocates and not broken else None
@@ -309,6 +322,7 @@ class Snapshot:
         servers = self._unlist_servers(key)
         del self._services[key]
         self._statuses.pop(key, None)
+        self.owned.remove(key)
         if key not in self.stored:
             self._held.pop(key, None)
         return {key} | self._restake(key, old) | self._beside(key, servers)

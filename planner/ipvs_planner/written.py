@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from msgspec import UNSET
 
-from ipvs_api.meta import OwnerReference
 from ipvs_api.plan import PLAN_SERVERS
 from ipvs_api.virtualservice import (
     Forwarding,
@@ -64,17 +63,12 @@ def take_in(service: VirtualService) -> Intake:
         has_fallback=spec.fallback is not None,
         address_count=spec.address_count,
         service=spec.backends.service.name if spec.backends.service is not None else "",
-        controller=next((owner.uid for owner in meta.owner_references if _controls(owner)), ""),
     )
 
 
 def _port(port: Port) -> ServicePort:
     service = port.port if port.service_port is UNSET else port.service_port
     return ServicePort(port.name, port.protocol, port.port, port.target_port or port.port, service)
-
-
-def _controls(owner: OwnerReference) -> bool:
-    return owner.controller and owner.kind == "Service" and owner.api_version == "v1"
 
 
 def _persistence(wanted: Persistence | None) -> tuple[int, int, int] | None:

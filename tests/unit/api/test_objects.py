@@ -61,7 +61,7 @@ def spoilt(draw: st.DrawFn) -> dict[str, Any]:
     return dict(value)
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(spoilt())
 @example(OBJECTS[0] | {"spec": OBJECTS[0]["spec"] | {"unknown": None}})
 @example(OBJECTS[-1] | {"spec": {"addresses": ["192.0.2.1"], "announcement": {"none": {"unknown": 1}}}})

@@ -221,7 +221,7 @@ class Two:
         raise AssertionError("two operators never agree")
 
 
-@settings(WORLDS, max_examples=200)
+@settings(WORLDS, max_examples=80)
 @given(st.lists(DISAGREEMENT, min_size=5, max_size=50))
 def test_two_operators_that_hear_late_never_give_one_address_to_two_and_come_to_agree(steps: list[Any]) -> None:
     two = Two()

@@ -199,7 +199,7 @@ CHANGES = [
         claim("192.0.2.5", EDGE, AddressOwner("a", "2"), AddressOwner("b")),
         {A},
     ),
-    (claim("192.0.2.5", EDGE, AddressOwner("a")), claim("192.0.2.5", EDGE, AddressOwner("a"), holders=("lb1",)), set()),
+    (claim("192.0.2.5", EDGE, AddressOwner("a")), claim("192.0.2.5", EDGE, AddressOwner("a"), holders=("lb1",)), {A}),
     (claim("192.0.2.5", EDGE, AddressOwner("a"), holders=("lb1",)), claim("192.0.2.5", EDGE, AddressOwner("a")), {A}),
     (claim("192.0.2.5", EDGE, AddressOwner("a")), claim("192.0.2.5", Owner("shop", "core"), AddressOwner("a")), {A}),
 ]
