@@ -49,17 +49,22 @@ class Owner(Shape, frozen=True):
 class PlanAddress(Shape, frozen=True):
     """One VIP. ``holder``: the director that has it on its client-facing interface.
 
-    Empty: it is silent on every director's ``ipvs0``.
+    Empty: it is silent on every director's ``ipvs0``. ``directed``: directors serve it; real servers are made ready for
+    it either way, and first.
     """
 
     address: Address
     holder: OptionalName = ""
+    directed: bool = True
 
 
 class PlanPort(Shape, frozen=True):
+    """``directed``: as of an address."""
+
     name: LabelName
     protocol: Protocol
     port: PortNumber
+    directed: bool = True
 
 
 class PlanDirector(Shape, frozen=True):

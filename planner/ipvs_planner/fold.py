@@ -65,7 +65,8 @@ def fold(
     return VirtualServiceStatus(
         observed_generation=compiled.generation,
         addresses=tuple(
-            StatusAddress(entry.address, entry.holder if entry.holder in answering else "") for entry in addresses
+            StatusAddress(entry.address, entry.holder if entry.directed and entry.holder in answering else "")
+            for entry in addresses
         ),
         conditions=settle(conditions, before, now),
         directors=NodeCount(desired=len(directors), programmed=len(directors & done)),

@@ -2,8 +2,9 @@
 
 A node gets its real-server role first and is sent traffic once it has reported it; it keeps the role until the
 directors have reported that the last connection is gone. A change of forwarding runs the same way: real servers learn
-the new one beside the old. Withdrawal: directors let go, then real servers, then the plan is deleted. Each step is
-worked out from what is stored, so a caller that dies between two of them loses nothing. Pure.
+the new one beside the old; and a new address or port: real servers first. Withdrawal: directors let go, then real
+servers, then the plan is deleted. Each step is worked out from what is stored, so a caller that dies between two of
+them loses nothing. Pure.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -159,7 +160,7 @@ def _advance(
     if stored is None:
         return replace(wanted, backends=tuple(_undirected(wanted, wanted.backends)))
     path, prepare = _path(wanted, stored, words)
-    spec = replace(with_path(wanted, path), prepare=prepare)
+    spec = _arriving(replace(with_path(wanted, path), prepare=prepare), stored, words)
     known = {(backend.node, backend.role): backend for backend in stored.backends}
     if not bears_roles(path) and prepare is None:
         # Nobody needs a role: what is gone is drained by the directors, and nodes have nothing to keep.
@@ -173,6 +174,25 @@ def _advance(
         backends.append(replace(backend, directed=_directs(backend, before, path, words)))
     left = [kept for before in known.values() if (kept := _left(before, stored, words)) is not None]
     return replace(spec, backends=(*backends, *left))
+
+
+def _arriving(spec: VirtualServicePlanSpec, stored: VirtualServicePlanSpec, words: Words) -> VirtualServicePlanSpec:
+    """``spec``, of whose addresses and ports directors serve those that all whom they send to now have reported.
+
+    Who is silent or cannot do what it is told is not waited for, or one node would hold up all others.
+    """
+    sent_to = {each.node for each in stored.backends if each.directed and each.role is not ServerRole.MACHINE}
+    if not sent_to or not bears_roles(spec):
+        return spec
+    heard = [word for node in sent_to if not (word := words.get(node, NOTHING_SAID)).silent]
+    ready = all(word.reached or word.failing for word in heard)
+    addresses = {each.address: each.directed or ready for each in stored.addresses}
+    ports = {(each.protocol, each.port): each.directed or ready for each in stored.ports}
+    return replace(
+        spec,
+        addresses=tuple(replace(each, directed=addresses.get(each.address, False)) for each in spec.addresses),
+        ports=tuple(replace(each, directed=ports.get((each.protocol, each.port), False)) for each in spec.ports),
+    )
 
 
 def _undirected(spec: VirtualServicePlanSpec, backends: Iterable[PlanBackend]) -> Iterator[PlanBackend]:

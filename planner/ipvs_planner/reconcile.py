@@ -173,6 +173,10 @@ def _unfinished(wanted: VirtualServicePlanSpec | None, stored: Sequence[VirtualS
     waiting = sorted({each.node for each in wanted.backends if (each.node, each.role) not in directed})
     if path_of(now) != path_of(wanted):
         return f"Real servers prepare for forwarding {wanted.forwarding}; until then it is {now.forwarding}."
+    arriving = [f"port {each.name}" for each in now.ports if not each.directed]
+    arriving += [f"address {each.address}" for each in now.addresses if not each.directed]
+    if arriving:
+        return f"Real servers are being made ready for {', '.join(arriving[:10])}."
     more = f" and {len(waiting) - 10} more" if len(waiting) > 10 else ""
     return f"Being prepared before traffic is sent to them: {', '.join(waiting[:10])}{more}." if waiting else ""
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -65,6 +66,17 @@ def test_from_kubectl_apply_to_traffic_to_status_and_back_to_clean_kernels(clust
     kept = crowd.finish(30)
     assert kept.intact == 12, str(kept)
 
+    # So does a new port: none of its packets reaches a node that does not know what to do with it.
+    more = [{"name": "http", "port": 80}, {"name": "more", "port": 81, "servicePort": "http"}]
+    with requests(cluster) as told, cluster["n1"].capture("eth0", "tcp dst port 81") as passed:
+        cluster.apply(virtual_service(forwarding="DR", drain={"timeoutSeconds": 5}, ports=more))
+        await_condition(lambda: answers(cluster, 81), 30, "port 81 is served", every=0)
+        cluster.ready()
+    assert not told.errors, str(told)
+    lives = {(packet.source_port, packet.ttl) for packet in passed.packets() if packet.source == CLIENT}
+    longest = max(Counter(port for port, _ in lives).values())
+    assert longest <= 2, "what goes round in circles comes by again and again, each time with less to live"
+
     # The forwarding method changes: real servers first, so nobody is refused in between.
     with requests(cluster) as told:
         cluster.apply(virtual_service(forwarding="TUN", drain={"timeoutSeconds": 5}))
@@ -115,6 +127,11 @@ def requests(cluster: Cluster) -> Iterator[Histogram]:
 def ingress(cluster: Cluster) -> list[dict[str, str]]:
     status = cluster.get("service", "public")["status"]["loadBalancer"]
     return [{name: entry[name] for name in ("ip", "ipMode")} for entry in status.get("ingress", [])]
+
+
+def answers(cluster: Cluster, port: int) -> bool:
+    """One request, to whatever comes of it."""
+    return bool(clients(cluster["client"], 1, VIP, port, timeout=1).answers)
 
 
 def leftovers(cluster: Cluster) -> list[str]:

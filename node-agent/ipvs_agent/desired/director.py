@@ -77,17 +77,18 @@ def direct(plan: VirtualServicePlanSpec, group: NodeGroup, context: Context, sha
     """Add what this host, a director of the plan, must have in its kernel.
 
     The host itself is made ready for all real servers, also for those that it does not direct to yet or any more.
+    Addresses and ports that real servers are still being made ready for are as if they were not there.
     """
     backends = by_node(plan)
     reached = _reached(plan, [backend for backend in backends if backend.directed], context, share)
     _next_hops(plan, reached, context, share)
-    for entry in plan.addresses:
+    for entry in (address for address in plan.addresses if address.directed):
         vip, version = entry.address, version_of(entry.address)
         interface = client_interface(group, context, vip)
         if interface not in context.host.interfaces:
             share.findings.append(_no_interface(group, interface, vip))
             continue
-        for index, port in enumerate(plan.ports):
+        for index, port in ((index, port) for index, port in enumerate(plan.ports) if port.directed):
             destinations = _destinations(plan, reached, context, version, index, port)
             share.director.ipvs[pack_key(port.protocol, vip, port.port)] = pack_row(
                 _head(plan, version), list(destinations.values())

@@ -114,6 +114,16 @@ def test_a_standby_has_services_and_no_address() -> None:
     assert share.director.addresses == {}
 
 
+def test_what_real_servers_are_still_made_ready_for_is_not_served_yet() -> None:
+    ports = (PlanPort("http", Protocol.TCP, 80), PlanPort("more", Protocol.TCP, 81, directed=False))
+    both = tuple(replace(each, servers=(replace(each.servers[0], ports=(80, 81)),)) for each in hosts(21, 22))
+    addresses = (PlanAddress(VIP, "lb1"), PlanAddress("192.0.2.11", "lb1", directed=False))
+    share = share_of(forwarding=Forwarding.DR, ports=ports, backends=both, addresses=addresses)
+    assert set(share.director.ipvs) == {WEB}
+    assert {key.address for key in share.director.addresses} == {VIP}
+    assert sets(share)["open4"] == {(VIP, "tcp", 80)}
+
+
 def test_sources_are_the_allowed_ones_and_the_directors() -> None:
     share = share_of(allowed_sources=("203.0.113.0/24", "2001:db8::/32"))
     assert sets(share)["restricted4"] == {FLOW}

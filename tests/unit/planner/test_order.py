@@ -284,6 +284,47 @@ def test_what_was_withdrawn_and_comes_back_another_way_starts_anew() -> None:
     assert stored.rest(want) == want
 
 
+def flows(spec: VirtualServicePlanSpec | None) -> dict[str, bool]:
+    """By address and port: directors serve it."""
+    assert spec is not None
+    ports = {str(each.port): each.directed for each in spec.ports}
+    return {each.address: each.directed for each in spec.addresses} | ports
+
+
+TWO_PORTS = ["80", "81"]
+
+
+@pytest.mark.parametrize("servers", [HOSTS, PODS])
+def test_a_new_port_is_served_once_all_that_are_sent_traffic_have_reported_it(servers: tuple[str, ...]) -> None:
+    stored, want = started(wanted(servers)), wanted(servers, ports=TWO_PORTS)
+    assert flows(stored.tell(want)) == {"192.0.2.10": True, "80": True, "81": False}
+    stored.say("lb1", "lb2", "rs1")
+    assert flows(stored.tell(want))["81"] is False, "rs2 has not got it"
+    stored.say("rs2")
+    assert stored.tell(want) == want
+    assert stored.rest(want) == want
+
+
+def test_a_new_address_is_served_once_real_servers_have_it() -> None:
+    stored, want = started(wanted()), wanted(addresses=["192.0.2.11"])
+    assert flows(stored.tell(want)) == {"192.0.2.11": False, "80": True}
+    assert directed(whole(stored.plans)) == {"rs1": True, "rs2": True}
+    assert stored.rest(want) == want
+
+
+def test_a_new_port_does_not_wait_for_who_is_silent_or_cannot() -> None:
+    stored, want = started(wanted()), wanted(ports=TWO_PORTS)
+    stored.tell(want)
+    stored.words["rs1"] = Word(silent=True)
+    stored.say("rs2", failing=True)
+    assert stored.tell(want) == want
+
+
+def test_without_roles_a_new_port_is_served_at_once() -> None:
+    stored, want = started(wanted(forwarding="NAT")), wanted(forwarding="NAT", ports=TWO_PORTS)
+    assert stored.tell(want) == want
+
+
 def test_what_was_withdrawn_and_comes_back_goes_on() -> None:
     stored, want = started(wanted()), wanted()
     stored.tell(None)
