@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 T ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help venv kernel kubernetes unit lint test demo bench requirements
+.PHONY: help venv kernel kubernetes images unit lint test e2e demo bench requirements chart
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1#/' | column -t -s '#' 2>/dev/null \
@@ -33,6 +33,9 @@ kernel: $(READY) ## the lab kernel: found, or built once for this machine
 kubernetes: $(READY) ## kube-apiserver, etcd and kubectl: found, or built once for this machine
 	@$(BIN)/ipvs-lab kubernetes
 
+images: $(READY) ## operator and agent as images, by buildah, without Docker
+	@$(BIN)/ipvs-lab images
+
 unit: $(READY) ## the fast tests: no kernel, under ten seconds
 	$(BIN)/pytest -q tests/unit
 
@@ -43,16 +46,33 @@ lint: $(READY) ## style, types, layers
 	$(BIN)/lint-imports
 
 test: kernel kubernetes $(if $(filter tests,$(T)),lint) ## everything but the benches, or a part without the linters: make test T=path::name
-	$(BIN)/pytest $(T) $(if $(filter tests,$(T)),--ignore=tests/bench)
+	$(BIN)/pytest $(T) $(if $(filter tests,$(T)),--ignore=tests/bench --ignore=tests/e2e)
+
+e2e: kernel kubernetes ## images, and clusters whose nodes are kernels with kubelets: minutes
+	$(BIN)/pytest tests/e2e
 
 demo: kernel ## the story told on a real network; make demo MANIFESTS=dir for your own
 	@$(BIN)/python -m ipvs_lab.demo $(if $(MANIFESTS),--manifests '$(MANIFESTS)')
 
-bench: kernel ## speed and size, in a lab kernel with real time
+bench: kernel kubernetes ## speed and size, in lab kernels with real time and on a native API server
 	$(BIN)/pytest -q -s tests/bench
 
-requirements: $(READY) ## requirements/dev.txt anew, from pyproject.toml
-	@{ head -n 1 requirements/dev.txt; \
-	  $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --strip-extras \
-	    --allow-unsafe --extra agent --extra operator --extra dev --build-deps-for editable --output-file - pyproject.toml; } > requirements/new.txt
-	@mv requirements/new.txt requirements/dev.txt
+# What images have is what tests had: their versions are those of dev.txt.
+requirements: $(READY) ## requirements/*.txt anew, from pyproject.toml
+	@$(call compile,dev,--extra agent --extra operator --extra dev --build-deps-for editable)
+	@$(call compile,operator,--extra operator --constraint requirements/dev.txt)
+	@$(call compile,agent,--extra agent --constraint requirements/dev.txt)
+	@$(call compile,build,--only-build-deps --build-deps-for wheel --constraint requirements/dev.txt)
+
+define compile
+{ head -n 1 requirements/$(1).txt; \
+  $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --strip-extras \
+    --allow-unsafe $(2) --output-file - pyproject.toml; } > requirements/new.txt && mv requirements/new.txt requirements/$(1).txt
+endef
+
+chart: $(READY) ## what chart, crds/ and deploy/ have of each other, anew
+	@cp crds/*.yaml charts/ipvs-operator/files/crds/
+	@cp $(wildcard deploy/[1-4]0-*.yaml) charts/ipvs-operator/files/deploy/
+	@helm=$$($(BIN)/ipvs-lab helm) && { head -n 1 deploy/workloads/workloads.yaml; \
+	  $$helm template ipvs charts/ipvs-operator --namespace ipvs-system --show-only templates/operator.yaml --show-only templates/agent.yaml \
+	  | sed -E '/^# Source|app.kubernetes.io\/(instance|version):|helm.sh\/chart:|^ *$$/d' | tail -n +2; } > deploy/new && mv deploy/new deploy/workloads/workloads.yaml

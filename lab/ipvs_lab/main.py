@@ -6,9 +6,12 @@ import sys
 from pathlib import Path
 
 from ipvs_lab import tools
+from ipvs_lab.cluster.commands import add_commands
 from ipvs_lab.doctor import report
+from ipvs_lab.images import find_images
 from ipvs_lab.kernel import find_kernel
 from ipvs_lab.kubernetes.control_plane import ControlPlane
+from ipvs_lab.kubernetes.helm import find_helm
 from ipvs_lab.kubernetes.programs import CONTROL_PLANE, PACKAGES, find_programs
 from ipvs_lab.machine import LabError
 from ipvs_lab.run import run_script
@@ -46,6 +49,14 @@ def parser() -> argparse.ArgumentParser:
     api.add_argument("--port", type=int, default=0, help="where it listens, on 127.0.0.1 (default: any that is free)")
     api.set_defaults(act=act_api)
 
+    add_commands(commands)
+
+    images = commands.add_parser("images", help="the project's images from this checkout, built if they are not there")
+    images.set_defaults(act=act_images)
+
+    helm = commands.add_parser("helm", help="find Helm, or build it once; prints where it is")
+    helm.set_defaults(act=act_helm)
+
     doctor = commands.add_parser("doctor", help="say whether this machine can run the lab, and what to do if not")
     doctor.set_defaults(act=lambda options: report(sys.stdout.write))
 
@@ -82,6 +93,19 @@ def act_kubernetes(options: argparse.Namespace) -> int:
     if unknown := [name for name in options.programs if name not in PACKAGES]:
         raise LabError(f"no program of Kubernetes here is called {', '.join(unknown)}: there are {', '.join(PACKAGES)}")
     print(find_programs(tuple(options.programs) or CONTROL_PLANE))
+    return 0
+
+
+def act_images(options: argparse.Namespace) -> int:
+    """`ipvs-lab images`: operator and agent; prints what a cluster calls each, and the archive to load there."""
+    for image in find_images():
+        print(image.name, image.archive)
+    return 0
+
+
+def act_helm(options: argparse.Namespace) -> int:
+    """`ipvs-lab helm`."""
+    print(find_helm())
     return 0
 
 

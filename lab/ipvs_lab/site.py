@@ -14,6 +14,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Self
 
 from ipvs_lab.machine import LabError
 from ipvs_lab.scratch import Scratch
@@ -144,7 +145,7 @@ class Site:
                 stream.close()
         self._scratch.close()
 
-    def __enter__(self) -> "Site":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

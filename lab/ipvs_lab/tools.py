@@ -49,6 +49,13 @@ RUN = (
     Tool("setpriv", "util-linux"),
 )
 CONTROL_PLANE = (Tool("openssl", "openssl"), Tool("curl", "curl"), Tool("setpriv", "util-linux"))
+BUILD_NODE = (
+    Tool("gcc", "gcc"),
+    Tool("/usr/include/stdio.h", "libc6-dev"),
+    Tool("/usr/include/seccomp.h", "libseccomp-dev"),
+    Tool("pkg-config", "pkg-config"),
+)
+KUBE_PROXY = (Tool("iptables", "iptables"), Tool("ip6tables", "iptables"), Tool("ipset", "ipset"))
 
 
 def present(tool: Tool) -> bool:

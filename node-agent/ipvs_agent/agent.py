@@ -5,6 +5,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Set
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 from ipvs_agent.converge import Converger, Progress
 from ipvs_agent.desired.settings import settings
@@ -51,11 +52,12 @@ def _without_ours(link: Interface) -> Interface:
 class Agent:
     """Everything but waiting: the loop (or ``plan``, ``status``) calls it from the kernel thread.
 
-    ``source`` None: only what was wanted last is known.
+    ``source`` None: only what was wanted last is known. ``sysctl_root``: where switches can be written.
     """
 
-    def __init__(self, node: str, source: Source | None, store: Store) -> None:
+    def __init__(self, node: str, source: Source | None, store: Store, sysctl_root: Path = Path("/proc/sys")) -> None:
         self.node, self.source, self.store, self.clock = node, source, store, boot_clock
+        self._sysctl_root = sysctl_root
         self.status = IPVSNodeStatus()
         self.spec = store.node_spec()
         self.audit_due = False
@@ -93,7 +95,7 @@ class Agent:
 
     def start(self) -> None:
         """Look at the host and at what is wanted; nothing is written to the kernel yet."""
-        self.kernel = Kernel()
+        self.kernel = Kernel(self._sysctl_root)
         self._wanted_neighbours: set[str] = set()
         self._neighbours: dict[str, Neighbour] = {}
         host = self.kernel.host(self.node, self._wanted_neighbours)

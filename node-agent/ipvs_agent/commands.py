@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     with _lock(options.state_dir):
         store = _open(options.state_dir)
         source = _cluster(options, store) if options.kubernetes else _manifests(options, store)
-        agent = Agent(options.node, source, store)
+        agent = Agent(options.node, source, store, options.sysctl_root)
         asyncio.run(Loop(agent, options.socket, options.health_port).run())
     return 0
 
@@ -87,7 +87,7 @@ def release(options: argparse.Namespace) -> int:
     remembered, found, failed = path.exists(), False, False
     with _lock(options.state_dir):
         store = _open(options.state_dir)
-        kernel = Kernel()
+        kernel = Kernel(options.sysctl_root)
         try:
             for released in take_away(kernel, store):
                 print(released, file=sys.stderr if released.failed else sys.stdout)

@@ -14,6 +14,7 @@ from ipvs_agent import __version__
 DEFAULT_STATE = Path("/var/lib/ipvs-operator")
 DEFAULT_SOCKET = Path("/run/ipvs-operator/agent.sock")
 DEFAULT_NAMESPACE = "ipvs-system"
+DEFAULT_SYSCTLS = Path("/proc/sys")
 
 _RUN = """Make this host the director or real server that manifests or an operator's plans make of it, and keep it so.
 Stopping the agent leaves traffic alone; `ipvs-agent release` ends it."""
@@ -42,6 +43,15 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--state-dir", type=Path, default=DEFAULT_STATE, metavar="DIR", help="default: %(default)s"
         )
+        if verb in ("run", "release"):
+            command.add_argument(
+                "--sysctl-root",
+                type=Path,
+                default=Path(os.environ.get("SYSCTL_ROOT") or DEFAULT_SYSCTLS),
+                metavar="DIR",
+                help="where the host's /proc/sys is writable: a pod's own is not; default: $SYSCTL_ROOT, else "
+                f"{DEFAULT_SYSCTLS}",
+            )
         if verb in ("run", "status"):
             command.add_argument("--socket", type=Path, default=DEFAULT_SOCKET, metavar="PATH", help="%(default)s")
         if verb in ("plan", "status"):

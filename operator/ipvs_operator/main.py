@@ -1,4 +1,4 @@
-"""``ipvs-operator``: run, version."""
+"""``ipvs-operator``: run, release-agents, version."""
 
 import argparse
 import os
@@ -18,6 +18,10 @@ WORKERS = 16
 
 _RUN = """Make plans for the nodes from VirtualServices, and tell in their status what the nodes report.
 Stopping the operator leaves traffic alone; nothing new is planned until one runs again."""
+
+
+_RELEASE = """Before an uninstall, have the pods of the agents' DaemonSet release their nodes, and wait for it.
+What is ours in the kernels goes, and traffic through virtual addresses with it. Helm's hook runs this."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,6 +47,13 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--log-level", choices=logs.LEVELS, default="info", help="%(default)s")
     run.add_argument("--log-format", choices=logs.FORMATS, default="text", help="%(default)s")
+    release = verbs.add_parser("release-agents", help=_RELEASE.split(".")[0] + ".", description=_RELEASE)
+    release.add_argument("--namespace", help="of the DaemonSet; default: this pod's")
+    release.add_argument("--kubeconfig", type=Path, metavar="FILE", help="default: the pod's account, else yours")
+    release.add_argument("--context", default="", help="of the kubeconfig; default: its current one")
+    release.add_argument("--daemonset", default="ipvs-agent", metavar="NAME", help="%(default)s")
+    release.add_argument("--agent-pods", default=AGENT_PODS, metavar="SELECTOR", help="default: %(default)s")
+    release.add_argument("--timeout", type=_number(1, 86400), default=240, metavar="SECONDS", help="%(default)s")
     verbs.add_parser("version", help="Print the version.")
     return top
 
@@ -65,7 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     namespace = options.namespace or own_namespace()
     if not namespace:
-        usage.error("run: no namespace is known: say --namespace, or set POD_NAMESPACE")
+        usage.error(f"{options.verb}: no namespace is known: say --namespace, or set POD_NAMESPACE")
+    if options.verb == "release-agents":
+        from ipvs_operator import uninstall
+
+        return uninstall.main(options, namespace)
     return _run(options, namespace)
 
 

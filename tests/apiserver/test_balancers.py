@@ -148,12 +148,12 @@ def test_a_change_of_the_service_is_followed(balanced: World) -> None:
     balancer(balanced, annotations={"scheduler": "rr"}, sessionAffinity="ClientIP", loadBalancerIP="192.0.2.15")
     await_balancer(balanced, "192.0.2.15")
     assert "persistence" in virtual_service(balanced)["spec"]
-    balancer(balanced, ports=[{"name": "https", "port": 443}], loadBalancerIP="192.0.2.16", sessionAffinity="None")
+    balancer(balanced, ports=[{"name": "http", "port": 443}], loadBalancerIP="192.0.2.16", sessionAffinity="None")
     await_balancer(balanced, "192.0.2.16")
     spec = virtual_service(balanced)["spec"]
     assert "persistence" not in spec
     assert spec["scheduler"] == "wlc"
-    assert [(port["name"], port["port"]) for port in spec["ports"]] == [("https", 443)]
+    assert [(port["name"], port["port"]) for port in spec["ports"]] == [("http", 443)]
 
 
 def test_a_wrong_annotation_is_told_and_leaves_what_is_programmed(balanced: World) -> None:

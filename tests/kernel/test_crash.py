@@ -27,6 +27,8 @@ from ipvs_agent.store import Store
 from ipvs_lab.net import await_condition, clients
 from ipvs_lab.topologies import one
 
+pytestmark = pytest.mark.lab_timeout(600)  # hundreds of agents, one after the other
+
 READS = ("SELECT", "PRAGMA", "BEGIN")
 FOREIGN = (
     "ipvsadm -A -t 192.0.2.99:80 -s rr && ipvsadm -a -t 192.0.2.99:80 -r 192.0.2.101 -m",

@@ -31,7 +31,10 @@ from ipvs_planner.snapshot import Snapshot
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = ROOT / "docs" / "manifests.md"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("lab/*.md")])
-EXAMPLES = sorted({path.parent for path in ROOT.glob("examples/**/*.yaml")} - {ROOT / "examples" / "kubernetes"})
+EXAMPLES = sorted(
+    {path.parent for path in ROOT.glob("examples/**/*.yaml")}
+    - {ROOT / "examples" / name for name in ("kubernetes", "gitops/argocd", "gitops/flux")}
+)
 """Directories that are whole; those for a cluster are applied to one in tests/apiserver."""
 UNIT = ROOT / "examples" / "systemd" / "ipvs-agent.service"
 

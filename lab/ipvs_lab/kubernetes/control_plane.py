@@ -115,8 +115,13 @@ class ControlPlane:
             "--authorization-mode=Node,RBAC",
             f"--cert-dir={self.directory / 'certs'}",
             "--kubelet-preferred-address-types=InternalIP",
+            *self.api_arguments(),
         )
         self.await_ready()
+
+    def api_arguments(self) -> Sequence[str]:
+        """More arguments for the API server; they win."""
+        return ()
 
     def await_ready(self) -> None:
         """Until the API server answers that it is ready."""
@@ -139,11 +144,11 @@ class ControlPlane:
 
     def stop_api(self) -> None:
         """The API server ends in good order; etcd goes on."""
-        _end(self._api, signal.SIGTERM)
+        end_process(self._api, signal.SIGTERM)
 
     def kill_api(self) -> None:
         """The API server dies at once; etcd goes on."""
-        _end(self._api, signal.SIGKILL)
+        end_process(self._api, signal.SIGKILL)
 
     def restart_api(self) -> None:
         self.stop_api()
@@ -186,7 +191,7 @@ class ControlPlane:
     @contextlib.contextmanager
     def _stopped(self) -> Iterator[None]:
         self.kill_api()  # in good order it would wait for watches to end
-        _end(self._etcd, signal.SIGTERM)
+        end_process(self._etcd, signal.SIGTERM)
         try:
             yield
         finally:
@@ -287,7 +292,7 @@ class ControlPlane:
     def close(self) -> None:
         """End everything and remove its files."""
         for process in (self._api, self._etcd):
-            _end(process, signal.SIGKILL)
+            end_process(process, signal.SIGKILL)
         self._scratch.close()
 
     def __enter__(self) -> "ControlPlane":
@@ -308,7 +313,8 @@ def _file_name(*parts: str) -> str:
     return "+".join(part.translate(str.maketrans(":/", "--")) for part in parts if part)
 
 
-def _end(process: "subprocess.Popen[bytes] | None", how: signal.Signals) -> None:
+def end_process(process: "subprocess.Popen[bytes] | None", how: signal.Signals) -> None:
+    """Send a signal and wait for the end, which is forced after 20 s; also of one that is paused."""
     if process is not None and process.poll() is None:
         process.send_signal(signal.SIGCONT)
         process.send_signal(how)

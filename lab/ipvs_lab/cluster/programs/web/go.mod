@@ -1,0 +1,3 @@
+module ipvs.dev/lab/web
+
+go 1.26.0
