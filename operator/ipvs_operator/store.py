@@ -33,14 +33,17 @@ class Store:
         self._mark = mark
         self._versions = Versions()
 
-    def put(self, object_: Declared) -> None:
-        """Take an object in, unless this version of it or a newer one is known, or its deletion after that."""
+    def put(self, object_: Declared, *, by: Item | None = None) -> None:
+        """Take an object in, unless this version of it or a newer one is known, or its deletion after that.
+
+        ``by``: who has just written it, and so has no need to look at it again.
+        """
         meta = object_.metadata
         key = ObjectKey(type(object_).__name__, meta.namespace, meta.name)
         if not self._versions.put(key, number_of(meta.resource_version)):
             return
         before = self._beyond(key)
-        self._mark_services(self.snapshot.put(object_))
+        self._mark_services(self.snapshot.put(object_), by)
         self._mark_beyond(key, before)
 
     def pass_over(self, key: ObjectKey, version: str) -> None:
@@ -103,9 +106,11 @@ class Store:
         for group in self.snapshot.groups:
             yield Item(Work.GROUP, "", group)
 
-    def _mark_services(self, keys: Iterable[Key]) -> None:
+    def _mark_services(self, keys: Iterable[Key], but: Item | None = None) -> None:
         for key in keys:
-            self._mark(Item(Work.SERVICE, *key))
+            item = Item(Work.SERVICE, *key)
+            if item != but:
+                self._mark(item)
             if self.snapshot.facts(key) is None and self.snapshot.backends.balancer_as_kept(key) is not None:
                 self._mark(Item(Work.BALANCER, *key))  # what an earlier VirtualService left may have gone
 

@@ -13,7 +13,8 @@ from msgspec.structs import replace
 from ipvs_api.directorgroup import DirectorGroupStatus
 from ipvs_api.ipaddress import IPVSAddressSpec
 from ipvs_api.meta import ObjectKey
-from ipvs_api.virtualservice import VirtualServiceStatus
+from ipvs_api.plan import VirtualServicePlan, VirtualServicePlanSpec
+from ipvs_api.virtualservice import VirtualService, VirtualServiceStatus
 from ipvs_kube.api import Api
 from ipvs_kube.errors import ApiError
 from ipvs_operator import crds, events
@@ -22,14 +23,13 @@ from ipvs_operator.queue import KeyedQueue
 from ipvs_operator.store import Store
 from ipvs_operator.writer import NotOursError, carry_out, fetch
 from ipvs_planner.index import Key
+from ipvs_planner.pace import PACE_SECONDS, one_of_many, pace
 from ipvs_planner.reconcile import reconcile, reconcile_group, reconcile_node
 from ipvs_planner.reconcile_balancer import reconcile_balancer
 from ipvs_planner.writes import Event, Reconciliation, Verb, Write
 
 log = logging.getLogger(__name__)
 
-STATUS_SECONDS = 1.0
-"""A status in which only counts and words differ is written this often at most."""
 NOT_SOON_SECONDS = 30.0
 """Pause after a refusal that somebody has to mend."""
 
@@ -42,7 +42,8 @@ class Workers:
     ) -> None:
         self._api, self._store, self._queue, self._pool, self._may_write = api, store, queue, pool, may_write
         self._limiter = events.Limiter(time.monotonic())
-        self._status_written: dict[ObjectKey, float] = {}
+        self._resting: dict[ObjectKey, float] = {}
+        """Statuses and plans that were written lately, and until when their like may wait."""
         self._troubles: dict[Item | None, str] = {}
         """What has been told of items, and of the API server as a whole, and still holds."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -118,12 +119,20 @@ class Workers:
             self._queue.add(item, result.after)
 
     def _pause(self, write: Write) -> float:
-        """Seconds to leave a status alone, where nothing of it has turned and one was written a moment ago."""
-        if write.verb is not Verb.STATUS:
-            return 0.0
+        """Seconds to leave something alone of which the like was written a moment ago, where nobody waits for it."""
         key = _key(write)
-        left = self._status_written.get(key, 0.0) + STATUS_SECONDS - time.monotonic()
-        return left if left > 0 and _verdict(write.status) == _verdict(self._store.status(key)) else 0.0
+        left = self._resting.get(key, float("-inf")) - time.monotonic()
+        return left if left > 0 and self._may_wait(write, key) else 0.0
+
+    def _may_wait(self, write: Write, key: ObjectKey) -> bool:
+        if write.verb is Verb.STATUS:
+            return bool(_verdict(write.status) == _verdict(self._store.status(key)))
+        if write.verb is not Verb.APPLY or not isinstance(write.spec, VirtualServicePlanSpec):
+            return False
+        snapshot, owner, after = self._store.snapshot, write.spec.virtual_service, write.spec
+        stored = snapshot.stored.of(Key(owner.namespace, owner.name))
+        before = next((plan.spec for plan in stored if plan.metadata.name == key.name), None)
+        return before is not None and one_of_many(before, after, lambda node: snapshot.reports.report(node) is not None)
 
     async def _write(self, item: Item, write: Write) -> None:
         loop = asyncio.get_running_loop()
@@ -134,12 +143,14 @@ class Workers:
             raise
         self._troubles.pop(None, None)
         if write.verb is Verb.STATUS:
-            self._note_status(_key(write))
+            self._rest(_key(write), PACE_SECONDS)
             log.debug("%s", write)
         else:
             log.info("%s for %s", write, item)
+        if isinstance(stored, VirtualServicePlan):
+            self._rest(_key(write), pace(len(stored.metadata.labels)))
         if stored is not None:
-            self._store.put(stored)
+            self._store.put(stored, by=item if _as_told(write, stored) else None)
 
     def _fenced(self, write: Write) -> Write:
         """Only over the version that it was worked out from: a process that slept cannot undo what others did."""
@@ -148,11 +159,11 @@ class Workers:
             return write
         return write._replace(metadata=replace(write.metadata, resource_version=str(version)))
 
-    def _note_status(self, key: ObjectKey) -> None:
+    def _rest(self, key: ObjectKey, seconds: float) -> None:
         now = time.monotonic()
-        if len(self._status_written) > 1024:
-            self._status_written = {key: at for key, at in self._status_written.items() if now - at < STATUS_SECONDS}
-        self._status_written[key] = now
+        if len(self._resting) > 1024:
+            self._resting = {key: until for key, until in self._resting.items() if until > now}
+        self._resting[key] = now + seconds
 
     async def _look(self, write: Write, error: ApiError) -> None:
         """After a refusal that may come from knowing too little: learn what is there."""
@@ -195,6 +206,16 @@ def _claimed(writes: Iterable[Write]) -> list[str]:
     """Addresses that are about to be claimed."""
     specs = (write.spec for write in writes if write.verb is Verb.CREATE)
     return [spec.address for spec in specs if isinstance(spec, IPVSAddressSpec)]
+
+
+def _as_told(write: Write, stored: Any) -> bool:
+    """A VirtualService is stored as its reconciliation saw it, with the status that this gave."""
+    return (
+        isinstance(stored, VirtualService)
+        and write.verb is Verb.STATUS
+        and bool(write.metadata.resource_version)
+        and stored.status == write.status
+    )
 
 
 def _key(write: Write) -> ObjectKey:
