@@ -107,6 +107,7 @@ class Api:
             body = body if isinstance(body, bytes) else msgspec.json.encode(body)
         where = path + (f"?{urlencode(query)}" if query else "")
         what = f"{method} {path}"
+        response = None
         try:
             response = self._connection.send(method, where, headers, body, timeout, stream=stream)
             if response.status < 300:
@@ -115,6 +116,8 @@ class Api:
             if stream:
                 response.release_conn()
         except (urllib3.exceptions.HTTPError, OSError) as error:
+            if response is not None:
+                response.close()  # its answer broke off: nobody can use the connection any more
             raise ApiError(0, "Unreachable", f"{what}: no answer from {self.server}: {error}") from error
         raise error_of(response.status, response.headers, told, what)
 

@@ -154,6 +154,7 @@ class Connection:
                 return False
             if renewed.named or not refused.named:
                 self._identity = renewed
+                refused.pool.clear()  # idle connections; those in use are closed when they come back
             return self._identity is renewed
 
 

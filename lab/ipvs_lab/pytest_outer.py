@@ -106,8 +106,22 @@ class Outer:
             raise pytest.UsageError(str(error)) from None
         cache = getattr(self.config, "cache", None)  # absent with -p no:cacheprovider
         known: dict[str, float] = cache.get(DURATIONS, {}) if cache else {}
-        workers = [Worker(batches) for batches in split(cases, max(1, self.config.option.lab_workers), known)]
         order = Order(self.items)
+        try:
+            for setting in Setting:
+                # Whose time runs by itself runs alone: a busy neighbour would spoil what it measures.
+                several = max(1, self.config.option.lab_workers) if setting is Setting.VIRTUAL else 1
+                batches = split([case for case in cases if case.setting is setting], several, known)
+                self.run_workers(session, [Worker(each) for each in batches], order)
+            for record in order.rest():
+                self.retell(record)
+            self.check_stop(session)
+        finally:
+            if cache:
+                cache.set(DURATIONS, known | self.durations)
+
+    def run_workers(self, session: pytest.Session, workers: list[Worker], order: Order) -> None:
+        """All of their batches, to the end; what is still running when something stops us ends with us."""
         try:
             while any(worker.machine or worker.batches for worker in workers):
                 for worker in workers:
@@ -116,16 +130,11 @@ class Outer:
                             self.retell(one)
                             self.check_stop(session)
                 time.sleep(POLL)
-            for record in order.rest():
-                self.retell(record)
-            self.check_stop(session)
         finally:
             for worker in workers:
                 if worker.machine is not None:
                     worker.machine.__exit__()
                 worker.beside.close()
-            if cache:
-                cache.set(DURATIONS, known | self.durations)
 
     def advance(self, worker: Worker) -> list[Record]:
         """Look after one worker: what its kernel has reported since, and what follows from its end or its silence."""

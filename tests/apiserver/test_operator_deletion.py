@@ -165,7 +165,7 @@ def test_what_was_deleted_while_the_api_server_restarted_is_cleared_away(world: 
         world.plane.compact()
         world.plane.start_api()
         operator.thaw()
-        await_condition(lambda: world.plans("web") == [], 20, "web is cleared away")
+        await_condition(lambda: world.plans("web") == [], 60, "web is cleared away")
         assert world.claims() == {"192.0.2.11": ["stays"]}
         assert operator.runs
         world.virtual_service("later", servers=["10.1.1.5"])

@@ -262,9 +262,10 @@ class World:
         return int(found.get("status", {}).get("addresses", {}).get("used", 0))
 
     def events(self, name: str = "web", namespace: str | None = None) -> list[tuple[str, str, str]]:
-        """Type, reason and words of the events on a VirtualService, as they came."""
+        """Type, reason and words of our events on an object, as they came."""
         found = self.all(EVENTS, self._namespace(EVENTS, namespace))
         about = [each for each in found if each["regarding"].get("name") == name]
+        about = [each for each in about if each["reportingController"].startswith("ipvs.dev/")]
         about.sort(key=lambda each: int(each["metadata"]["resourceVersion"]))
         return [(each["type"], each["reason"], each["note"]) for each in about]
 

@@ -170,8 +170,9 @@ class Rig:
         time.sleep(SETTLED)
 
 
-SETTLED = 12.0
-"""Seconds after which an agent has nothing left to write: probes, the drain of a server without connections."""
+SETTLED = 20.0
+"""Seconds after which an agent has nothing left to write: its start on a slow machine, probes, the drain of a server
+without connections. Before the first audit, which writes nothing but might be what is killed."""
 
 
 SPEC = {"forwarding": "NAT", "drain": {"timeoutSeconds": 600}}

@@ -101,7 +101,8 @@ def test_repairing_a_flushed_table_leaves_room_for_drains_and_changes(site: Make
     lvs.edit("web", backends={"static": weighted[:2]})
     drained = within(PROMPT, lambda: weights(lvs, WEB).get(rips[2]) == 0, "a server begins to drain")
     lvs.put(virtual_service("new", NEW, 80, rips))
-    within(PROMPT + PROBE, lambda: len(weights(lvs, NEW)) == 3 and NEW in lvs.held("director"), "a new service")
+    twice = 2 * PROMPT + PROBE  # its services have to come before its address, which is asked for in between
+    within(twice, lambda: len(weights(lvs, NEW)) == 3 and NEW in lvs.held("director"), "a new service")
     assert ask(lvs["client"], NEW, 80).server in SERVERS
     held.check("half of a drain during the repair")
     await_condition(lambda: rips[2] not in weights(lvs, WEB), 30, "drained", every=0.1)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ipvs_api.core import Node, Pod
 from ipvs_api.meta import ObjectKey
-from ipvs_operator.items import Item
+from ipvs_operator.items import Item, Work
 from ipvs_operator.store import Store
 from ipvs_planner.snapshot import Declared
 from ipvs_planner.writes import Reconciliation, Verb, Write
@@ -280,3 +280,16 @@ def test_what_cannot_be_read_stays_as_it_was_known_and_is_not_taken_for_gone() -
     assert found == []
     assert not store.remove(key, "8")
     assert store.remove(key, "10")
+
+
+def test_who_has_written_a_status_has_not_to_look_at_it_again_and_anybody_else_does() -> None:
+    web = service()
+    status = msgspec.structs.replace(web.status, observed_generation=1)
+    written = msgspec.structs.replace(web, status=status)
+    item = Item(Work.SERVICE, "shop", "web")
+    store, found = marks(*BASE, web)
+    store.put(written, by=item)
+    assert item not in found
+    store, found = marks(*BASE, web)
+    store.put(written)
+    assert item in found
