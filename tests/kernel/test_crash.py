@@ -175,7 +175,7 @@ SETTLED = 20.0
 without connections. Before the first audit, which writes nothing but might be what is killed."""
 
 
-SPEC = {"forwarding": "NAT", "drain": {"timeoutSeconds": 600}}
+SPEC = {"forwarding": "NAT", "drain": {"timeoutSeconds": 3600}}  # longer than all of a test: what lingers stays
 
 
 @pytest.fixture
