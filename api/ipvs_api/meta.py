@@ -106,3 +106,8 @@ class LabelSelector(Shape, frozen=True):
 
     match_labels: Annotated[dict[str, LabelValue], Meta(max_length=64)] = {}
     match_expressions: Annotated[tuple[LabelSelectorRequirement, ...], Meta(max_length=16)] = ()
+
+
+def number_of(version: str) -> int:
+    """A resource version as a number, which they are from Kubernetes 1.35 on (KEP-5504); -1 for anything else."""
+    return int(version) if version.isdecimal() else -1

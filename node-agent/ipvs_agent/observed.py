@@ -5,7 +5,7 @@ from collections.abc import Iterable, Set
 from typing import NamedTuple
 
 from ipvs_agent.ledger import Owner
-from ipvs_agent.sources.gathered import number_of
+from ipvs_api.meta import number_of
 
 
 class _Arrival(NamedTuple):

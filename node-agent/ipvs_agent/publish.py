@@ -7,7 +7,7 @@ import time
 
 import msgspec
 
-from ipvs_agent.sources.gathered import number_of
+from ipvs_api.meta import number_of
 from ipvs_api.node import IPVSNode, IPVSNodeStatus
 from ipvs_kube.api import Api
 from ipvs_kube.backoff import Backoff

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from ipvs_api.core import ServiceStatus
 from ipvs_api.directorgroup import DirectorGroupStatus
-from ipvs_api.meta import ObjectKey
+from ipvs_api.meta import ObjectKey, number_of
 from ipvs_api.virtualservice import VirtualServiceStatus
 from ipvs_operator.items import Item, Work
 from ipvs_operator.versions import Versions
@@ -14,7 +14,6 @@ from ipvs_planner.pool import address_of_name
 from ipvs_planner.reconcile import orphaned
 from ipvs_planner.reconcile_balancer import balancers
 from ipvs_planner.snapshot import Declared, Snapshot
-from ipvs_planner.stored import number_of
 
 
 class Mark(Protocol):

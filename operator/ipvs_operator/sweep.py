@@ -5,11 +5,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from ipvs_api.meta import ObjectKey, ObjectMeta
+from ipvs_api.meta import ObjectKey, ObjectMeta, number_of
 from ipvs_kube.api import Api
 from ipvs_operator.declared import RESOURCES
 from ipvs_operator.store import Store
-from ipvs_planner.stored import number_of
 
 SWEEP_SECONDS = 60.0
 """From one sweep to the next."""

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from ipvs_api.ipaddress import IPVSAddress
 from ipvs_api.labels import NODE_LABEL_PREFIX, node_label
-from ipvs_api.meta import Condition, ConditionStatus, ObjectMeta, OwnerReference
+from ipvs_api.meta import Condition, ConditionStatus, ObjectMeta, OwnerReference, number_of
 from ipvs_api.plan import PlanDirector, VirtualServicePlan, VirtualServicePlanSpec
 from ipvs_api.virtualservice import Forwarding, VirtualServiceStatus
 from ipvs_planner.assign import claimed_alone, release
@@ -27,7 +27,6 @@ from ipvs_planner.packed import text_of
 from ipvs_planner.reports import drains, names
 from ipvs_planner.servers import concerned
 from ipvs_planner.snapshot import Snapshot
-from ipvs_planner.stored import number_of
 from ipvs_planner.writes import Event, Reconciliation, Verb, Write
 
 

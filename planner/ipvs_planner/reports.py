@@ -12,10 +12,11 @@ import msgspec
 
 from ipvs_api.core import Node, Pod
 from ipvs_api.labels import node_label
+from ipvs_api.meta import number_of
 from ipvs_api.node import IPVSNode, IPVSNodeSpec, IPVSNodeStatus
 from ipvs_planner.index import Key
 from ipvs_planner.reasons import Reason
-from ipvs_planner.stored import StoredPlans, number_of
+from ipvs_planner.stored import StoredPlans
 
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 """By this taint an administrator says that a node is shut down for good (Kubernetes 1.28, KEP-2268)."""

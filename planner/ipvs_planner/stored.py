@@ -8,16 +8,12 @@ from sys import intern
 import msgspec
 
 from ipvs_api.labels import NODE_LABEL_PREFIX
+from ipvs_api.meta import number_of
 from ipvs_api.plan import VirtualServicePlan
 from ipvs_planner.index import Key
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(VirtualServicePlan)
-
-
-def number_of(version: str) -> int:
-    """A resource version as a number, which they are from Kubernetes 1.35 on (KEP-5504); -1 for anything else."""
-    return int(version) if version.isdecimal() else -1
 
 
 class StoredSlice(msgspec.Struct, frozen=True, gc=False):

@@ -20,6 +20,7 @@ from ipvs_agent.publish import MANAGER
 from ipvs_agent.report import Standing, report
 from ipvs_api.core import Node
 from ipvs_api.labels import node_label
+from ipvs_api.meta import number_of
 from ipvs_api.node import IPVSNode, IPVSNodeStatus
 from ipvs_api.plan import ServerRole, VirtualServicePlan, VirtualServicePlanSpec
 from ipvs_api.virtualservice import Forwarding
@@ -27,7 +28,6 @@ from ipvs_kube.api import Api, connect
 from ipvs_kube.errors import ApiError
 from ipvs_kube.reflector import Change, Gone, Put, Reflector, Replaced
 from ipvs_kube.resources import IPVS_NODES, NODES, PLANS
-from ipvs_planner.stored import number_of
 
 AGAIN_SECONDS = 0.1
 """After a report that could not be written, until the next attempt."""

@@ -6,7 +6,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from ipvs_agent.ledger import Owner
-from ipvs_agent.sources.gathered import Gathered, Slice, number_of, unread_slice
+from ipvs_agent.sources.gathered import Gathered, Slice, unread_slice
+from ipvs_api.meta import number_of
 from ipvs_api.plan import VirtualServicePlanSpec
 from ipvs_kube.changes import Change, Gone, Put, Replaced, Unreadable
 

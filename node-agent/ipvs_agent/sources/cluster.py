@@ -14,10 +14,11 @@ import msgspec
 from ipvs_agent.ledger import Owner
 from ipvs_agent.publish import Publisher
 from ipvs_agent.sources.arriving import SETTLE, Arriving
-from ipvs_agent.sources.gathered import Slice, decode_slice, number_of
+from ipvs_agent.sources.gathered import Slice, decode_slice
 from ipvs_agent.sources.node_object import Node, decode_node
 from ipvs_agent.sources.source import Judgement, Update
 from ipvs_api.labels import node_label
+from ipvs_api.meta import number_of
 from ipvs_api.node import IPVSNodeSpec, IPVSNodeStatus
 from ipvs_kube.api import Api, Page
 from ipvs_kube.changes import Reader

@@ -12,7 +12,7 @@ import msgspec
 from ipvs_agent.ledger import Owner
 from ipvs_agent.slices import together
 from ipvs_api.labels import OBJECT_NAME_LENGTH, plan_name
-from ipvs_api.meta import ObjectMeta
+from ipvs_api.meta import ObjectMeta, number_of
 from ipvs_api.plan import FEATURES, VirtualServicePlan, VirtualServicePlanSpec
 from ipvs_api.plan import Owner as PlanOwner
 
@@ -72,11 +72,6 @@ def unread_slice(name: str, version: str, problem: str) -> Slice:
 
 def _owner(owner: PlanOwner) -> Owner:
     return f"{owner.namespace}/{owner.name}"
-
-
-def number_of(version: str) -> int:
-    """A resource version as a number, which they are from Kubernetes 1.35 on (KEP-5504); -1 for anything else."""
-    return int(version) if version.isdecimal() else -1
 
 
 class _Kept(NamedTuple):

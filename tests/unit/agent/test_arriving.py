@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from ipvs_agent.ledger import Owner
 from ipvs_agent.slices import together
 from ipvs_agent.sources.arriving import LONGEST, SETTLE, Arriving
-from ipvs_agent.sources.gathered import Slice, number_of, unread_slice
+from ipvs_agent.sources.gathered import Slice, unread_slice
 from ipvs_api.labels import plan_name
-from ipvs_api.meta import ObjectMeta
+from ipvs_api.meta import ObjectMeta, number_of
 from ipvs_api.plan import Owner as PlanOwner
 from ipvs_api.plan import VirtualServicePlanSpec
 from ipvs_kube.changes import Absent, Bookmark, Gone, Put, Replaced, Trouble, Unreadable
