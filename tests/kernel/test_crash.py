@@ -13,6 +13,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,33 +41,42 @@ FOREIGN = (
 
 
 class Trap:
-    """Counts the writes of processes forked after it was made; kills the one that is about to do the fatal one."""
+    """Counts the writes of processes forked after it was made; kills the one that is about to do the fatal one.
+    ``log``: a file that keeps what they are."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: Path) -> None:
         self._shared = mmap.mmap(-1, 16)
+        self._log = log
         self.set(0)
 
     def set(self, fatal: int) -> None:
         """Kill before the ``fatal``-th write from now on; 0: only count."""
         self._shared[:] = struct.pack("QQ", 0, fatal)
+        self._log.write_text("")
+
+    def told(self) -> list[str]:
+        """What was written since ``set``."""
+        return self._log.read_text().splitlines()
 
     @property
     def count(self) -> int:
         return int(struct.unpack("QQ", self._shared[:])[0])
 
-    def write(self) -> None:
+    def write(self, what: str) -> None:
         """A write is about to happen."""
         count, fatal = struct.unpack("QQ", self._shared[:])
+        with self._log.open("a") as log:
+            log.write(f"{time.monotonic():.2f} {what}\n")
         self._shared[:8] = struct.pack("Q", count + 1)
         if count + 1 == fatal:
             os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(60)
 
-    def before(self, call: Callable[..., Any]) -> Callable[..., Any]:
+    def before(self, call: Callable[..., Any], what: str) -> Callable[..., Any]:
         """``call``, counted."""
 
         def counted(*arguments: Any, **options: Any) -> Any:
-            self.write()
+            self.write(f"{what} {arguments} {options}"[:400])
             return call(*arguments, **options)
 
         return counted
@@ -76,9 +86,9 @@ class Trap:
         seams: tuple[Any, ...] = (netlink, netlink.RequestSocket, SysctlsTable, nft, Store)
         messages, exchange, switches, rules, state = seams
         messages.SEND_BYTES = 1
-        exchange._send = self.before(exchange._send)
-        switches._write = self.before(switches._write)
-        rules.run = lambda *words, text="": self.before(run_nft)(*words, text=text) if text else run_nft(*words)
+        exchange._send = self.before(exchange._send, "netlink")
+        switches._write = self.before(switches._write, "sysctl")
+        rules.run = lambda *words, text="": self.before(run_nft, "nft")(*words, text=text) if text else run_nft(*words)
         create = state._create
 
         def create_counted(store: Any) -> None:
@@ -100,10 +110,10 @@ class Counted:
         word = statement.split()[0]
         if word == "COMMIT":
             if self._db.total_changes != self._durable:
-                self._trap.write()
+                self._trap.write("COMMIT")
             self._durable = self._db.total_changes
         elif word not in READS and not self._db.in_transaction:
-            self._trap.write()
+            self._trap.write(statement)
         return self._db.execute(statement, *parameters)
 
     def __getattr__(self, name: str) -> Any:
@@ -114,7 +124,7 @@ class Rig:
     """A site of which one host's agent is under a trap."""
 
     def __init__(self, lvs: Site, name: str) -> None:
-        self.lvs, self.name, self.trap = lvs, name, Trap()
+        self.lvs, self.name, self.trap = lvs, name, Trap(lvs.net.directory / "writes")
         self.host = lvs[name]
 
     def start(self, fatal: int = 0) -> None:
@@ -146,7 +156,7 @@ class Rig:
         self.trap.set(0)
         do()
         time.sleep(SETTLED)
-        expected, writes = shape(self.host), self.trap.count
+        expected, undisturbed, writes = shape(self.host), self.trap.told(), self.trap.count
         fatal = 0
         while True:
             self.quietly(undo)
@@ -160,7 +170,7 @@ class Rig:
             self.same(expected, f"{what}, killed before write {fatal}")
         self.same(expected, what)
         print(f"{what}: {fatal - 1} kills, {writes} writes undisturbed")
-        assert fatal - 1 >= writes
+        assert fatal - 1 >= writes, "\n".join(["undisturbed:", *undisturbed, "the last time:", *self.trap.told()])
         return fatal - 1
 
     def quietly(self, do: Callable[[], None]) -> None:

@@ -229,17 +229,18 @@ def test_two_services_with_drains_of_their_own_keep_their_own_times(lvs: Site) -
     crowds = {port: Held(lvs, VIP[4], port) for port in (80, 8080)}
     for held in crowds.values():
         held.open(idle=9)
+    edited = {}
     for name in ("web", "app"):
+        edited[name] = time.monotonic()
         lvs.edit(name, backends=static(lvs, "rs1", "rs2"))
-    has(lvs, line(lvs, "rs3", weight=0))
-    started = time.monotonic()
-
-    def drained(count: int) -> float:
-        await_condition(
-            lambda: sum(words.endswith("-w 0") for words in lvs["director"].ipvs()) == 2 - count, 60, every=0.2
-        )
-        return time.monotonic() - started
-
-    times = [drained(1), drained(2)]
-    assert 19 <= times[0] <= 20 + LATE, times
-    assert 49 <= times[1] <= 50 + LATE, times
+    draining = {
+        name: f"-a -t {VIP[4]}:{port} -r {lvs['rs3'].address()}:{port} {FLAG['NAT']} -w 0"
+        for name, port in (("web", 80), ("app", 8080))
+    }
+    has(lvs, *draining.values())
+    seen = time.monotonic()
+    for name, timeout in (("web", 20), ("app", 50)):
+        await_condition(lambda name=name: draining[name] not in lvs["director"].ipvs(), 60, f"{name} drained", every=0.2)
+        ended = time.monotonic()
+        assert timeout <= ended - edited[name], name
+        assert ended - seen <= timeout + LATE, name
