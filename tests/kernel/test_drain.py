@@ -240,7 +240,9 @@ def test_two_services_with_drains_of_their_own_keep_their_own_times(lvs: Site) -
     has(lvs, *draining.values())
     seen = time.monotonic()
     for name, timeout in (("web", 20), ("app", 50)):
-        await_condition(lambda name=name: draining[name] not in lvs["director"].ipvs(), 60, f"{name} drained", every=0.2)
+        await_condition(
+            lambda name=name: draining[name] not in lvs["director"].ipvs(), 60, f"{name} drained", every=0.2
+        )
         ended = time.monotonic()
         assert timeout <= ended - edited[name], name
         assert ended - seen <= timeout + LATE, name
