@@ -67,12 +67,13 @@ class _Sorting:
         nat = self._intake.forwarding is Forwarding.NAT
         own = self._snapshot.nodes.whose(found.packed)
         named = self._snapshot.nodes.facts.get(found.node)
-        node = own or named or self._snapshot.nodes.around(found.packed)
+        around = self._snapshot.nodes.around(found.packed) if own is None else None
+        node = own or named or around
         role = ServerRole.MACHINE
         if node is not None:
             role = ServerRole.HOST if nat and own is not None else ServerRole.SECOND_HOP
         entry = Placed(Server(found.packed, text_of(found.packed), 1, 0, 0, -1), role, node, found.ports)
-        objection = self._objection(found, entry)
+        objection = self._objection(found, entry, known=own is not None or around is not None)
         if objection is not None:
             self._leave_out(objection)
             return None
@@ -82,12 +83,11 @@ class _Sorting:
             self._strays.append(self._stray(found, entry))
         return entry if any(entry.ports) else None
 
-    def _objection(self, found: ServingEndpoint, entry: Placed) -> Finding | None:
-        """Why it can take nothing at all; None: it can."""
-        nodes, text = self._snapshot.nodes, entry.server.text
+    def _objection(self, found: ServingEndpoint, entry: Placed, *, known: bool) -> Finding | None:
+        """Why it can take nothing at all; None: it can. ``known``: by its address it belongs to a node."""
+        text = entry.server.text
         if found.packed in self._vips:
             return Finding(Reason.BACKEND_IS_ADDRESS, f"{text}, the virtual service's own address")
-        known = nodes.whose(found.packed) is not None or nodes.around(found.packed) is not None
         if not self._snapshot.trusted and not known and not self._group.admits_backend(found.packed):
             allowed = ", ".join(prefix.text for prefix in self._group.static_backends) or "none"
             return Finding(

@@ -19,16 +19,15 @@ def parts(spec: VirtualServicePlanSpec, plans: Sequence[VirtualServicePlan]) -> 
 
     New ones fill gaps; where half of the slices would do, all are cut anew.
     """
+    rows = [(backend, server) for backend in spec.backends for server in backend.servers]
+    needed = max(1, -(-len(rows) // SLICE_SERVERS))
+    anew = needed == 1 or len(plans) >= 2 * needed
     places = {
         (backend.node, backend.role, server.address): plan.spec.slice
-        for plan in plans
+        for plan in (() if anew else plans)
         for backend in plan.spec.backends
         for server in backend.servers
     }
-    rows = [(backend, server) for backend in spec.backends for server in backend.servers]
-    needed = max(1, -(-len(rows) // SLICE_SERVERS))
-    if needed == 1 or len(plans) >= 2 * needed:
-        places = {}
     filled: list[list[tuple[PlanBackend, PlanServer]]] = [[] for _ in range(max(needed, len(plans) if places else 0))]
     homeless = []
     for backend, server in rows:

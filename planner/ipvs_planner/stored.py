@@ -37,6 +37,8 @@ class StoredPlans:
         self._keys: dict[str, Key] = {}
         self._by_label: defaultdict[str, dict[Key, int]] = defaultdict(dict)
         self._heaps: defaultdict[str, list[tuple[int, Key]]] = defaultdict(list)
+        self._decoded: tuple[Key, tuple[VirtualServicePlan, ...]] | None = None
+        """What was asked for last: a reconciliation asks several times."""
 
     def __contains__(self, key: object) -> bool:
         return key in self._slices
@@ -46,8 +48,10 @@ class StoredPlans:
 
     def of(self, key: Key) -> tuple[VirtualServicePlan, ...]:
         """The slices, by their number."""
-        plans = (stored.plan() for stored in self._slices.get(key, {}).values())
-        return tuple(sorted(plans, key=lambda plan: plan.spec.slice))
+        if self._decoded is None or self._decoded[0] != key:
+            plans = (stored.plan() for stored in self._slices.get(key, {}).values())
+            self._decoded = key, tuple(sorted(plans, key=lambda plan: plan.spec.slice))
+        return self._decoded[1]
 
     def put(self, plan: VirtualServicePlan) -> Key:
         """Whose plan it is."""
@@ -58,6 +62,7 @@ class StoredPlans:
         stored = StoredSlice(meta.name, meta.uid, meta.resource_version, labels, _ENCODER.encode(plan))
         self._slices.setdefault(key, {})[meta.name] = stored
         self._keys[meta.name] = key
+        self._decoded = None
         self._index(key, labels)
         return key
 
@@ -67,6 +72,7 @@ class StoredPlans:
         if key is None:
             return None
         stored = self._slices[key].pop(name)
+        self._decoded = None
         if not self._slices[key]:
             del self._slices[key]
         self._index(key, stored.labels)
