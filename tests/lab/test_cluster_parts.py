@@ -4,10 +4,12 @@ import hashlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
 import threading
+from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -80,15 +82,17 @@ def test_a_node_has_a_way_to_all_pods_but_its_own() -> None:
 
 
 @pytest.fixture(scope="module")
-def door(tmp_path_factory: pytest.TempPathFactory) -> int:
+def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """A host's door, on this machine; its port."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as on a host, also where pytest runs under nohup
     (port,) = free_ports(1)
     directory = tmp_path_factory.mktemp("door")
     programs = node_init.Programs({"sleeper": ["sleep", "1000"]}, directory)
     host = {"address": "127.0.0.1", "port": port, "secret": "right"}
     threading.Thread(target=node_init.serve, args=(host, programs), daemon=True).start()
     await_condition(lambda: ask(port, {"argv": ["true"], "environment": {}}).returncode == 0)
-    return port
+    yield port
+    signal.signal(signal.SIGHUP, before)
 
 
 def command(port: int, request: dict[str, object]) -> tuple[list[str], dict[str, str]]:
