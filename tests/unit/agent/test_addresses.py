@@ -55,6 +55,7 @@ def test_ours_is_what_carries_our_mark_or_sits_on_our_link(
     assert is_ours(address, on_our_link) is ours
 
 
+@pytest.mark.slow
 def test_reading_the_host_does_not_load_pyroute2() -> None:
     modules = "ipvs_agent.kernel.host, ipvs_agent.kernel.rules, ipvs_agent.kernel.fou"
     program = f"import sys, {modules}; print('pyroute2' in sys.modules)"

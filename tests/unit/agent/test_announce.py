@@ -1,5 +1,7 @@
 """A round of asking, without a network: what is sent when, and what is believed."""
 
+import pytest
+
 from ipvs_agent.facts import Interface
 from ipvs_agent.kernel import frames
 from ipvs_agent.kernel.announce import BURST, BURST_INTERVAL, Probe, Timing, speaks_ethernet
@@ -63,6 +65,7 @@ def test_what_this_host_says_itself_and_what_is_about_other_addresses_does_not_c
     assert probe.holders == {}
 
 
+@pytest.mark.slow
 def test_ten_thousand_addresses_are_asked_for_in_bursts_and_take_half_a_second_longer_than_one() -> None:
     addresses = [f"10.1.{n // 250}.{n % 250 + 1}" for n in range(10_000)]
     probe = Probe(OWN, addresses, 100.0, timing=TIMING)

@@ -220,6 +220,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(STEPS)
 def test_whatever_order_things_are_told_in_what_is_given_is_what_is_there(steps: list[Step]) -> None:
     told, there, version = Told("shop/s0", "shop/gone"), dict[str, Slice](), 10

@@ -96,6 +96,7 @@ def test_an_api_server_that_is_not_configured_is_told(
     assert "ipvs-agent plan: no API server is configured: kubeconfig /nowhere: " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_help_and_manifests_need_no_kubernetes() -> None:
     script = """
 import sys

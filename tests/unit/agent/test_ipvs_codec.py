@@ -207,6 +207,7 @@ def kernel_with(key: bytes, row: bytes) -> Kernel:
     return kernel
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(st.data(), keys)
 def test_a_service_written_is_the_service_read(data: st.DataObject, key: bytes) -> None:
@@ -214,6 +215,7 @@ def test_a_service_written_is_the_service_read(data: st.DataObject, key: bytes) 
     assert row_in(kernel_with(key, row), key) == row
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(st.data(), keys)
 def test_messages_make_any_row_of_any_other_without_an_error(data: st.DataObject, key: bytes) -> None:
@@ -223,6 +225,7 @@ def test_messages_make_any_row_of_any_other_without_an_error(data: st.DataObject
     assert row_in(kernel, key) == new
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(st.data(), keys)
 def test_only_what_differs_is_sent_and_removals_come_last(data: st.DataObject, key: bytes) -> None:
@@ -242,6 +245,7 @@ def test_only_what_differs_is_sent_and_removals_come_last(data: st.DataObject, k
     assert [order.index(command) for command, _ in sent] == sorted(order.index(command) for command, _ in sent)
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(st.data(), keys)
 def test_equal_rows_need_no_message_and_a_service_goes_with_one(data: st.DataObject, key: bytes) -> None:

@@ -264,6 +264,7 @@ def stamped(nft: Nft) -> None:
         chains[listing.stamp(fingerprint)] = []
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.lists(states, min_size=1, max_size=4))
 def test_any_sequence_of_changes_ends_in_what_was_wanted(wanted: list[Wanted]) -> None:
@@ -280,6 +281,7 @@ def test_any_sequence_of_changes_ends_in_what_was_wanted(wanted: list[Wanted]) -
         assert found.mirror.features == mirror.features
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(states, states)
 def test_changes_also_start_from_what_a_listing_shows(before: Wanted, after: Wanted) -> None:
@@ -295,6 +297,7 @@ def test_changes_also_start_from_what_a_listing_shows(before: Wanted, after: Wan
     assert found.mirror.hops == after[1]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(states)
 def test_nothing_to_change_is_no_transaction(state: Wanted) -> None:
@@ -305,6 +308,7 @@ def test_nothing_to_change_is_no_transaction(state: Wanted) -> None:
     assert script.compose(mirror, mirror.features, again, hop_again).lines == []
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(states)
 def test_a_replacement_makes_the_same_tables_anew(state: Wanted) -> None:
@@ -331,6 +335,7 @@ def needed_part(table: Table) -> tuple[dict[str, list[str]], dict[str, tuple[str
     }, table.sets
 
 
+@pytest.mark.slow
 @given(states)
 @settings(max_examples=6, deadline=None)
 def test_any_change_to_static_rules_changes_the_fingerprint(state: Wanted) -> None:

@@ -64,6 +64,7 @@ def test_a_destination_comes_back_as_it_went_in(destination: Destination) -> Non
     assert unpack_destination_key(destination_key(packed)) == (destination.address, destination.port)
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(heads, st.lists(destinations, max_size=5))
 def test_a_row_holds_its_head_and_its_destinations(head: Head, found: list[Destination]) -> None:
@@ -75,6 +76,7 @@ def test_a_row_holds_its_head_and_its_destinations(head: Head, found: list[Desti
     assert join_row(head_of(row), destinations_of(row)) == row
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(heads, st.lists(destinations, min_size=2, max_size=6), st.randoms())
 def test_rows_are_equal_whatever_order_the_real_servers_are_told_in(
@@ -85,6 +87,7 @@ def test_rows_are_equal_whatever_order_the_real_servers_are_told_in(
     assert pack_row(head, map(pack_destination, shuffled)) == pack_row(head, map(pack_destination, found))
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(st.lists(st.tuples(keys, heads, destinations), max_size=5))
 def test_a_table_does_not_differ_from_itself(services: list[tuple[Key, Head, Destination]]) -> None:

@@ -1,5 +1,6 @@
 """Plans in slices: cut apart and put together again, whole, half written, or old beside new."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -36,6 +37,7 @@ def whole_plans(draw: st.DrawFn) -> VirtualServicePlanSpec:
     return plan(backends=tuple(backends))
 
 
+@pytest.mark.slow
 @given(whole_plans())
 def test_slices_put_together_in_any_order_of_writing_are_the_plan(whole: VirtualServicePlanSpec) -> None:
     parts = apart(whole)

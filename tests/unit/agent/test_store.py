@@ -57,6 +57,7 @@ STATES = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(STATES)
 def test_what_lingers_is_read_back_as_it_was_written(state: KernelState) -> None:
     assert decode_state(encode_state(state)) == state

@@ -1,5 +1,6 @@
 """A difference per key is the whole algorithm: applying it gives what is wanted, and nothing twice."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,11 +21,13 @@ def test_applying_the_difference_gives_what_is_wanted(wanted: dict[int, int], fo
     assert state == wanted
 
 
+@pytest.mark.slow
 @given(ROWS)
 def test_what_is_right_is_left_alone(rows: dict[int, int]) -> None:
     assert diff(rows, dict(rows)) == []
 
 
+@pytest.mark.slow
 @given(ROWS, ROWS)
 def test_additions_come_before_removals(wanted: dict[int, int], found: dict[int, int]) -> None:
     removals = [change.new is None for change in diff(wanted, found)]

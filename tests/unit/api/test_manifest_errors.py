@@ -162,6 +162,7 @@ def test_an_error_in_a_merged_or_aliased_part_is_told_where_it_is_used() -> None
     ]
 
 
+@pytest.mark.slow
 def test_many_faulty_documents_are_told_in_time_that_grows_with_their_number() -> None:
     text = "---\n".join(SERVICE.replace("web", f"web-{number}").replace("80", "0") for number in range(500))
     manifest = read_manifest(text.encode(), "file.yaml")

@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -61,6 +62,7 @@ def spoilt(draw: st.DrawFn) -> dict[str, Any]:
     return dict(value)
 
 
+@pytest.mark.slow
 @settings(max_examples=80)
 @given(spoilt())
 @example(OBJECTS[0] | {"spec": OBJECTS[0]["spec"] | {"unknown": None}})

@@ -191,6 +191,7 @@ def test_the_number_of_values_is_bounded_over_all_documents(monkeypatch: pytest.
     assert [bad.place.line for bad in reading.unreadable] == [3]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("parser")
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ("{a: ", "}"), ("- ", "")])
 def test_depth_is_bounded(opening: str, closing: str) -> None:

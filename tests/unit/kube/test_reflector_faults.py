@@ -27,6 +27,8 @@ from .scripted import (
 )
 from .told import Told
 
+pytestmark = pytest.mark.slow  # real time passes
+
 SILENT = Stream((Ending.SILENCE,))
 PAUSE = module.FIRST_PAUSE
 

@@ -164,6 +164,7 @@ def test_a_namesake_from_before_is_renewed_and_not_waited_for() -> None:
     assert first.tenure.surely_held
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(st.data())
 def test_two_never_hold_it(data: st.DataObject) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -176,6 +177,7 @@ KINDS = (
 )
 
 
+@pytest.mark.slow
 @settings(HISTORIES)
 @given(STEPS, st.booleans())
 def test_whoever_has_something_else_to_do_after_news_is_marked(steps: list[Any], judges_pods: bool) -> None:
@@ -192,6 +194,7 @@ def test_whoever_has_something_else_to_do_after_news_is_marked(steps: list[Any],
         assert not observer.dirty, "the same again is no news"
 
 
+@pytest.mark.slow
 @settings(HISTORIES)
 @given(STEPS, st.booleans(), st.randoms(use_true_random=False), st.integers(1, 3), st.floats(0, 0.9))
 def test_news_twice_late_and_lost_end_in_what_is(
@@ -215,6 +218,7 @@ def test_news_twice_late_and_lost_end_in_what_is(
         assert observer.store.known(kind) == {key for key in server.objects if key.kind == kind}
 
 
+@pytest.mark.slow
 @settings(HISTORIES)
 @given(STEPS, st.randoms(use_true_random=False))
 def test_news_in_any_order_need_no_list_where_none_are_lost(steps: list[Any], chance: Any) -> None:

@@ -269,6 +269,7 @@ def test_whom_a_claim_names_has_a_port_before_an_older_one_that_asks_for_it() ->
     assert made.outcomes() == {"shop/ancient": "AddressConflict", "shop/young": "192.0.2.10"}
 
 
+@pytest.mark.slow
 def test_an_address_is_shared_by_so_many_and_no_more() -> None:
     sharers = [service(f"s{number}", ports=[str(number)]) for number in range(1, ADDRESS_OWNERS + 1)]
     made = operator(*BASE, *sharers)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -92,6 +93,7 @@ def directors_and_nodes(plan: Any) -> set[str]:
     return {label.split("/")[1] for label in plan.metadata.labels}
 
 
+@pytest.mark.slow
 @settings(WORLDS)
 @given(STEPS, st.booleans())
 def test_an_operator_that_follows_the_answers_comes_to_rest_and_a_new_one_finds_it_so(
@@ -113,6 +115,7 @@ def test_an_operator_that_follows_the_answers_comes_to_rest_and_a_new_one_finds_
     assert again.writes == 0 or len(planned) < len(operator.results)
 
 
+@pytest.mark.slow
 @settings(WORLDS)
 @given(STEPS)
 def test_somebody_waits_only_while_there_is_not_enough_for_him(steps: list[Step]) -> None:
@@ -221,6 +224,7 @@ class Two:
         raise AssertionError("two operators never agree")
 
 
+@pytest.mark.slow
 @settings(WORLDS, max_examples=80)
 @given(st.lists(DISAGREEMENT, min_size=5, max_size=50))
 def test_two_operators_that_hear_late_never_give_one_address_to_two_and_come_to_agree(steps: list[Any]) -> None:

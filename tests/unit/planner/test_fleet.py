@@ -6,6 +6,7 @@ The first two are looked at by the nodes themselves (``Fleet.check_role``, ``Fle
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -138,6 +139,7 @@ class Cluster:
             assert {key.name for key in agent.plans} <= stored
 
 
+@pytest.mark.slow
 @settings(FLEETS)
 @given(STEPS)
 def test_nobody_is_told_anything_too_early_or_too_late(steps: list[Any]) -> None:
@@ -148,6 +150,7 @@ def test_nobody_is_told_anything_too_early_or_too_late(steps: list[Any]) -> None
     cluster.end()
 
 
+@pytest.mark.slow
 @settings(FLEETS)
 @given(STEPS)
 def test_two_operators_that_hear_late_and_take_turns_do_no_harm_and_settle(steps: list[Any]) -> None:

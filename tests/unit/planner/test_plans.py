@@ -300,6 +300,7 @@ def test_a_thousand_faults_fit_a_condition() -> None:
     assert message.splitlines()[-1].startswith("and ")
 
 
+@pytest.mark.slow
 def test_more_real_servers_than_a_plan_holds_are_refused() -> None:
     addresses = [{"address": f"10.9.{index // 250}.{index % 250 + 1}"} for index in range(PLAN_SERVERS + 1)]
     value = msgspec.to_builtins(service()) | {

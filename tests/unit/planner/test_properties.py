@@ -4,6 +4,7 @@ from ipaddress import ip_address
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -49,6 +50,7 @@ def inside(value: object) -> object:
     return value
 
 
+@pytest.mark.slow
 @settings(WORLDS)
 @given(STEPS, st.booleans())
 def test_whoever_a_change_could_concern_is_named_and_nothing_ever_raises(steps: list[Step], trusted: bool) -> None:
@@ -68,6 +70,7 @@ def test_whoever_a_change_could_concern_is_named_and_nothing_ever_raises(steps: 
         before = after
 
 
+@pytest.mark.slow
 @settings(WORLDS)
 @given(STEPS, st.booleans())
 def test_a_snapshot_kept_up_to_date_is_the_one_built_from_scratch(steps: list[Step], trusted: bool) -> None:
@@ -95,6 +98,7 @@ def test_a_snapshot_kept_up_to_date_is_the_one_built_from_scratch(steps: list[St
         assert results(fresh) == results(kept)
 
 
+@pytest.mark.slow
 @settings(WORLDS)
 @given(STEPS, st.booleans())
 def test_a_caller_that_follows_the_answers_comes_to_rest_and_nothing_is_given_twice(
@@ -128,6 +132,7 @@ def check_nothing_twice(world: World) -> None:
     assert all(len(each) == 1 for each in gateways.values())
 
 
+@pytest.mark.slow
 @settings(WORLDS)
 @given(STEPS, st.booleans())
 def test_what_is_planned_is_what_the_api_takes_and_survives_being_stored(steps: list[Step], trusted: bool) -> None:
@@ -141,6 +146,7 @@ def test_what_is_planned_is_what_the_api_takes_and_survives_being_stored(steps: 
             assert msgspec.json.decode(msgspec.json.encode(plan), type=VirtualServicePlan) == plan
 
 
+@pytest.mark.slow
 @settings(WORLDS)
 @given(
     STEPS,
@@ -169,6 +175,7 @@ def test_any_reports_fold_to_a_status_that_stays_until_something_happens(
         assert ("Stalled" in kinds) == bool(result.refusals) == (kinds["Accepted"].status == "False")
 
 
+@pytest.mark.slow
 @settings(WORLDS)
 @given(STEPS)
 def test_nodes_and_groups_are_told_something_in_any_world(steps: list[Step]) -> None:

@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 import msgspec
+import pytest
 from msgspec.structs import replace
 
 from ipvs_api.meta import ObjectMeta
@@ -178,6 +179,7 @@ def check(snapshot: Snapshot, key: Key) -> Compiled:
     return result
 
 
+@pytest.mark.slow
 def test_whatever_the_schema_lets_through_has_a_plan_or_a_reason() -> None:
     snapshot, key = world(), Key("shop", "any")
     found: Counter[str] = Counter()

@@ -119,6 +119,7 @@ STORIES: dict[str, list[Step]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("story", STORIES, ids=str)
 def test_killed_between_any_two_writes_it_comes_to_the_same_end(story: str) -> None:
     fleet = Fleet(*WORLD)
