@@ -1,0 +1,141 @@
+"""The suite's cluster in kind: every node a container of Docker on this machine's own kernel, which needs IPVS.
+
+kind create cluster --name NAME --config FILE      with a control plane and three workers or more
+IPVS_E2E_KIND=NAME make e2e
+"""
+
+import contextlib
+import json
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+
+from tests.e2e.testbed import CLIENT, Addresses, Image
+
+from ipvs_lab.cluster.images import WEB, own_images
+from ipvs_lab.images import CHECKOUT, DOCKERFILES, digest
+from ipvs_lab.machine import LabError
+from ipvs_lab.net.waiting import await_condition
+
+HERE = Path(__file__).parent
+PYTHON = "python:3.13-slim"
+NETWORK = "kind"
+
+
+def sh(*command: str, stdin: str = "", check: bool = True, timeout: float = 900) -> "subprocess.CompletedProcess[str]":
+    """A command of this machine to its end. LabError with what it said where it fails."""
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=timeout)
+    if check and done.returncode:
+        raise LabError(f"{' '.join(command)}: {done.stderr.strip()}")
+    return done
+
+
+class KindTestbed:
+    """A cluster of kind as a Testbed. The client and the machine outside are containers on its network."""
+
+    web = WEB
+    values: Sequence[str] = ()
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self._name = name
+        self.kubeconfig = directory / "kubeconfig"
+        self.kubeconfig.write_text(sh("kind", "get", "kubeconfig", "--name", name).stdout)
+        self.images: Mapping[str, Image] = {
+            image.removeprefix("ipvs-"): Image(f"localhost/{image}", digest(CHECKOUT, dockerfile))
+            for image, dockerfile in DOCKERFILES.items()
+        }
+        told = json.loads(sh("docker", "network", "inspect", NETWORK).stdout)[0]["IPAM"]["Config"]
+        networks = [ip_network(part["Subnet"]) for part in told]
+        self.addresses: Mapping[int, Addresses] = {network.version: far_end(network) for network in networks}
+        nodes = json.loads(self.kubectl("get", "nodes", "--output=json").stdout)["items"]
+        names = sorted(node["metadata"]["name"] for node in nodes)
+        self.nodes = [name for name in names if "control-plane" not in name]
+        self._planes = [name for name in names if "control-plane" in name]
+
+    def up(self) -> None:
+        for role, image in self.images.items():
+            dockerfile = str(CHECKOUT / DOCKERFILES[f"ipvs-{role}"])
+            name = f"{image.repository}:{image.tag}"
+            sh("docker", "build", "--file", dockerfile, "--tag", name, str(CHECKOUT))
+            sh("kind", "load", "docker-image", name, "--name", self._name)
+        for archive in own_images():
+            sh("kind", "load", "image-archive", str(archive), "--name", self._name)
+        for node in self.nodes:
+            sh("docker", "exec", node, "sh", "-c", "apt-get update && apt-get install --yes ipvsadm nftables")
+        self._container(CLIENT, "sleep", "infinity")
+
+    def down(self) -> None:
+        """Only what is ours: the cluster was there before."""
+        self._remove(CLIENT)
+
+    def _container(self, host: str, *command: str) -> None:
+        self._remove(host)
+        place = ["--network", NETWORK, "--volume", f"{HERE}:{HERE}:ro", "--name", f"{self._name}-{host}"]
+        sh("docker", "run", "--detach", "--interactive", *place, PYTHON, *command)
+
+    def _remove(self, host: str) -> None:
+        sh("docker", "rm", "--force", f"{self._name}-{host}", check=False)
+
+    def _container_of(self, host: str) -> str:
+        return f"{self._name}-{host}" if host == CLIENT else host
+
+    def kubectl(self, *arguments: str, stdin: str = "", check: bool = True) -> "subprocess.CompletedProcess[str]":
+        return sh("kubectl", f"--kubeconfig={self.kubeconfig}", *arguments, stdin=stdin, check=check)
+
+    def run(
+        self, host: str, *argv: str, stdin: str = "", check: bool = True, timeout: float = 60
+    ) -> "subprocess.CompletedProcess[str]":
+        command = ("docker", "exec", "--interactive", self._container_of(host), *argv)
+        return sh(*command, stdin=stdin, check=check, timeout=timeout)
+
+    def start(self, host: str, *argv: str) -> "subprocess.Popen[str]":
+        pipe = subprocess.PIPE
+        command = ["docker", "exec", "--interactive", self._container_of(host), *argv]
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+    def client_script(self, path: Path) -> Sequence[str]:
+        return ("python3", "-I", "-S", str(path))
+
+    @contextlib.contextmanager
+    def outside(self) -> Iterator[Mapping[int, str]]:
+        self._container("outside", "python3", "-I", "-S", str(HERE / "outside.py"))
+        try:
+            name = f"{self._name}-outside"
+            await_condition(lambda: "ready" in sh("docker", "logs", name).stdout, 30, "the server outside")
+            told = json.loads(sh("docker", "inspect", name).stdout)[0]["NetworkSettings"]["Networks"][NETWORK]
+            yield {4: told["IPAddress"], 6: told["GlobalIPv6Address"]}
+        finally:
+            self._remove("outside")
+
+    def power_off(self, node: str) -> None:
+        sh("docker", "kill", node)
+
+    def power_on(self, node: str) -> None:
+        sh("docker", "start", node)
+        self.kubectl("wait", f"node/{node}", "--for=condition=Ready", "--timeout=180s")
+
+    def stop_kubelet(self, node: str) -> None:
+        self.run(node, "systemctl", "kill", "--signal=KILL", "kubelet")
+        self.run(node, "systemctl", "stop", "kubelet")
+
+    def start_kubelet(self, node: str) -> None:
+        self.run(node, "systemctl", "start", "kubelet")
+
+    def stop_api(self) -> None:
+        """Its kubelet would start it again, and so waits too."""
+        for plane in self._planes:
+            self.run(plane, "systemctl", "stop", "kubelet")
+            self.run(plane, "pkill", "-STOP", "kube-apiserver")
+
+    def start_api(self) -> None:
+        for plane in self._planes:
+            self.run(plane, "pkill", "-CONT", "kube-apiserver")
+            self.run(plane, "systemctl", "start", "kubelet")
+        await_condition(lambda: self.kubectl("get", "--raw=/readyz", check=False).stdout == "ok", 60, "the API server")
+
+
+def far_end(network: IPv4Network | IPv6Network) -> Addresses:
+    """64 addresses near the end, where Docker gives none."""
+    last = network.network_address + min(network.num_addresses, 1 << 16) - 2
+    return Addresses(f"{last - 63}-{last}", str(last - 63), str(network))
