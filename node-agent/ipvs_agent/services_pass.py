@@ -6,6 +6,7 @@ drains followed; foreign ones left alone.
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import chain
 from time import perf_counter
 
 from ipvs_agent.desired.share import Reason
@@ -174,16 +175,15 @@ class ServicesPass:
             log.info("repair: %d of %d services still to write", len(self._lost), self._repaired)
 
     def _next(self, seen: set[ServiceKey]) -> list[ServiceKey]:
-        """The next chunk; services that are to be deleted wait for ``remove``."""
+        """The next chunk, each once; services that are to be deleted wait for ``remove``."""
         wanted = self._intent.ledger.tables["ipvs"]
-        keys: list[ServiceKey] = []
-        for queue in (self._urgent, self._background):
-            for key in queue:
-                if len(keys) == CHUNK:
-                    break
-                if key not in seen and wanted.get(key) is not None:
-                    keys.append(key)
-        return keys
+        keys: dict[ServiceKey, None] = {}  # what an audit finds in its way is often urgent as well
+        for key in chain(self._urgent, self._background):
+            if len(keys) == CHUNK:
+                break
+            if key not in seen and wanted.get(key) is not None:
+                keys[key] = None
+        return list(keys)
 
     def remove(self) -> None:
         """Delete (or begin to drain) services that nothing wants any more, after their addresses have gone."""
@@ -304,9 +304,9 @@ class ServicesPass:
             if got == change.new:
                 self._done(key, got)
                 continue
-            outcome = outcomes.get(key)
-            if outcome is None or outcome.verdict is Verdict.UNKNOWN:
-                message = "the kernel's answer was lost or somebody else changes it too; looking again"
+            outcome = outcomes[key]
+            if outcome.verdict is Verdict.UNKNOWN:
+                message = f"{outcome.message}; looking again"
             else:
                 message = outcome.message or "the kernel does not show what was written; looking again"
             self._drop(key)

@@ -1,5 +1,7 @@
 """An audit compares with the kernel; where nothing has changed, nothing is worked out anew."""
 
+import subprocess
+import time
 from pathlib import Path
 
 import yaml
@@ -37,10 +39,42 @@ def programmed_and_audited(directory: Path, state: Path) -> tuple[bool, int]:
 def test_switches_that_we_raised_are_no_news_to_an_audit(tmp_path: Path) -> None:
     directory = tmp_path / "manifests"
     directory.mkdir()
-    web = virtual_service("web", "192.0.2.10", "80:8080", ["192.0.2.101", "192.0.2.102"], forwarding="NAT")
-    lb = node("director", ["192.0.2.2"], director=True)
-    (directory / "all.yaml").write_text(yaml.safe_dump_all([web, lb, director_group()]))
+    declare(directory, "192.0.2.101", "192.0.2.102")
     with Network(one()) as net:
         unchanged, raised = net["director"].call_forked(programmed_and_audited, directory, tmp_path / "state")
     assert raised > 2
     assert unchanged
+
+
+def weights_after_a_change_during_an_audit(directory: Path, state: Path) -> list[str]:
+    """What is left of two real servers when one of them is taken away while an audit is due, by `ipvsadm`."""
+    store = Store(state / "state.db")
+    source = ManifestsSource(directory, "director", {}, store.node_spec())
+    agent = Agent("director", source, store)
+    agent.start()
+    agent.read_source()
+    converge(agent)
+    declare(directory, "192.0.2.101")
+    source.changed(None)
+    while (wait := agent.read_source()) is not None:
+        time.sleep(wait)  # files that were written just now may not be whole
+    agent.audit_due = True
+    converge(agent)
+    lines = subprocess.run(["ipvsadm", "-Sn"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [f"{words[4]} {words[-1]}" for line in lines if (words := line.split())[0] == "-a"]
+
+
+def declare(directory: Path, *servers: str) -> None:
+    web = virtual_service("web", "192.0.2.10", "80:8080", list(servers), forwarding="NAT")
+    lb = node("director", ["192.0.2.2"], director=True)
+    (directory / "all.yaml").write_text(yaml.safe_dump_all([web, lb, director_group()]))
+
+
+def test_a_real_server_drains_also_where_an_audit_comes_with_the_change(tmp_path: Path) -> None:
+    """A service that is looked at twice in one pass would lose it at once, with its connections."""
+    directory = tmp_path / "manifests"
+    directory.mkdir()
+    declare(directory, "192.0.2.101", "192.0.2.102")
+    with Network(one()) as net:
+        left = net["director"].call_forked(weights_after_a_change_during_an_audit, directory, tmp_path / "state")
+    assert sorted(left) == ["192.0.2.101:8080 1", "192.0.2.102:8080 0"]
