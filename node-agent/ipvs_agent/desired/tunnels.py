@@ -56,7 +56,7 @@ def open_tunnels(
     context: Context,
     share: Share,
 ) -> tuple[str, ...]:
-    """Tunnel links from each director to ``local``, which only VIPs of ours may come out of."""
+    """Tunnel links from each director to ``local``, which only VIPs of ours may come out of. Their names, sorted."""
     version, state = version_of(local), share.server
     links = tunnel_links(plan, local, others)
     for name, row in links.items():
@@ -79,7 +79,7 @@ def open_tunnels(
         if version_of(entry.address) == version:
             state.elements[NftKey(f"tunnel_vips{version}", (entry.address,))] = NftRow()
             state.elements[NftKey(f"mss{version}", (entry.address,))] = NftRow((mss,))
-    return tuple(links)
+    return tuple(sorted(links))
 
 
 def _mtu_to(local: str, others: list[PlanDirector], version: int, context: Context) -> int:

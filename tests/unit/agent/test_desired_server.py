@@ -91,6 +91,15 @@ def test_the_second_hop_out_of_a_tunnel_goes_by_its_links() -> None:
     assert hop.sticky
 
 
+def test_links_of_several_directors_are_in_the_order_in_which_the_kernel_is_read() -> None:
+    """Else every audit would find the second hop changed."""
+    some = tuple(PlanDirector(f"lb{number}", (f"192.0.2.{number}",)) for number in range(1, 9))
+    share = share_of(Forwarding.TUN, real_server(routes=POD_ROUTES), backends=BEHIND, directors=some)
+    links = share.server.hops[HopKey(4, VIP, "tcp", 80)].links
+    assert len(links) == 8
+    assert links == tuple(sorted(share.server.links))
+
+
 def test_reported_macs_are_taken_as_they_are() -> None:
     told = (PlanDirector("lb1", ("198.51.100.1",), ("02:aa:00:00:00:01",)),)
     share = share_of(Forwarding.DR, real_server(neighbours={}), backends=BEHIND, directors=told)
