@@ -8,11 +8,11 @@ READY := $(VENV)/.ready
 T ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help venv kernel kubernetes images unit lint test e2e demo bench requirements chart
+.PHONY: help venv kernel kubernetes images unit lint test e2e demo cluster cluster-down kind-install bench requirements chart
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1#/' | column -t -s '#' 2>/dev/null \
-	  || grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST)
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1#/' | column -t -s '#' 2>/dev/null \
+	  || grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST)
 
 venv: $(READY) ## the virtual environment in .venv, from requirements/dev.txt
 
@@ -53,6 +53,15 @@ e2e: kernel kubernetes ## images, and clusters whose nodes are kernels with kube
 
 demo: kernel ## the story told on a real network; make demo MANIFESTS=dir for your own
 	@$(BIN)/python -m ipvs_lab.demo $(if $(MANIFESTS),--manifests '$(MANIFESTS)')
+
+cluster: $(READY) ## Kubernetes with our chart, an example, and a client's answers; make cluster NODES=5 for more than three
+	@$(BIN)/ipvs-lab example $(if $(NODES),--nodes $(NODES))
+
+cluster-down: $(READY) ## end it; nothing is left
+	@$(BIN)/ipvs-lab down
+
+kind-install: $(READY) ## the same in a cluster of kind, with Docker: kind create cluster --config kind-config.yaml
+	@$(BIN)/ipvs-lab example --kind $(KIND)
 
 bench: kernel kubernetes ## speed and size, in lab kernels with real time and on a native API server
 	$(BIN)/pytest -q -s tests/bench

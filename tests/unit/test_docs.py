@@ -9,6 +9,7 @@ import inspect
 import re
 import shlex
 from collections.abc import Iterator
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ipvs_api.meta import ObjectKey
 from ipvs_api.objects import Declared
 from ipvs_api.schemas import openapi_schema
 from ipvs_api.virtualservice import Forwarding, Protocol, ReturnPath, TunnelType
+from ipvs_lab import example
 from ipvs_planner.compile import compile_virtual_service
 from ipvs_planner.compiled import Compiled, Outcome
 from ipvs_planner.reasons import WITHDRAWN
@@ -221,6 +223,16 @@ def test_readme_example_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "readme.yaml").write_text(found[1])
     (result,) = compiled(tmp_path)
     assert result.outcome is Outcome.PLANNED, [str(finding) for finding in result.refusals]
+
+
+def test_the_lab_shows_the_example_for_a_cluster_with_its_own_addresses_and_image() -> None:
+    text, vip = example.example(IPv4Network("10.0.0.16/28"))
+    found = read_manifest(text.encode(), "example")
+    assert [str(error) for error in found.errors if error.severity is Severity.ERROR] == []
+    specs = {type(located.object).__name__: located.object.spec for located in found.objects}
+    assert specs["DirectorGroup"].addresses == ("10.0.0.16/28",)
+    assert specs["VirtualService"].addresses == (vip,) == ("10.0.0.26",)
+    assert example.IMAGE not in text
 
 
 def test_features_show_every_way_to_forward() -> None:

@@ -14,12 +14,16 @@ from ipvs_lab.machine import LabError
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """The command line."""
     up = commands.add_parser("up", help="a Kubernetes whose nodes are lab kernels; until `down`")
-    up.add_argument("--nodes", type=int, help=f"how many (default: {Spec().nodes})")
     up.add_argument("--image", type=Path, action="append", default=[], metavar="FILE",
                     help="a docker-archive or OCI archive for every node; several times if need be")  # fmt: skip
-    up.add_argument("--kube-proxy", choices=PROXIES, help=f"its mode (default: {Spec().kube_proxy})")
-    up.add_argument("--mem", help=f"ceiling of each node's memory (default: {Spec().memory})")
     up.set_defaults(act=act_up)
+    example = commands.add_parser("example", help="up, with this checkout's chart and an example that a client asks")
+    example.add_argument("--kind", nargs="?", const="kind", metavar="CLUSTER", help="in a cluster of kind instead")
+    example.set_defaults(act=act_example)
+    for command in (up, example):
+        command.add_argument("--nodes", type=int, help=f"how many (default: {Spec().nodes})")
+        command.add_argument("--kube-proxy", choices=PROXIES, help=f"its mode (default: {Spec().kube_proxy})")
+        command.add_argument("--mem", help=f"ceiling of each node's memory (default: {Spec().memory})")
     down = commands.add_parser("down", help="end a cluster and remove all that is left of it")
     down.add_argument("--all", action="store_true", help="every one of yours")
     down.set_defaults(act=act_down)
@@ -33,15 +37,14 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     execute = commands.add_parser("exec", help="run a command as root on a host of a cluster")
     execute.add_argument("--node", default=CLIENT, metavar="NODE", help="where (default: %(default)s, a host beside)")
     execute.set_defaults(act=act_exec)
-    for command in (up, down, status, execute):
+    for command in (up, example, down, status, execute):
         command.add_argument("--name", default=DEFAULT_NAME, help="of the cluster (default: %(default)s)")
     kubectl.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARG")
     execute.add_argument("argv", nargs=argparse.REMAINDER, metavar="CMD")
 
 
-def act_up(options: argparse.Namespace) -> int:
-    """`ipvs-lab up`."""
-    cluster = Cluster(options.name)
+def asked(options: argparse.Namespace, cluster: Cluster) -> Spec:
+    """What the command line says, for the rest what is there. LabError where that is no cluster."""
     default = cluster.spec()
     spec = Spec(
         options.nodes if options.nodes is not None else default.nodes,
@@ -50,17 +53,45 @@ def act_up(options: argparse.Namespace) -> int:
     )
     if not 1 <= spec.nodes <= MOST:
         raise LabError(f"--nodes {spec.nodes}: one to {MOST}")
-    cluster.up(spec, options.image)
-    named = f" --name {options.name}" if options.name != DEFAULT_NAME else ""
-    print(
-        f"\nCluster {options.name} is up. How to go on:\n"
-        f"  ipvs-lab kubectl{named} get pods -A -o wide\n"
-        f"  ipvs-lab exec{named} -- curl -s http://ADDRESS/             as a client beside the cluster\n"
-        f"  ipvs-lab exec{named} --node node1 -- ipvsadm -Ln           on a node, as root\n"
-        f"  export KUBECONFIG={cluster.kubeconfig}\n"
-        f"  ipvs-lab down{named}"
-    )
+    return spec
+
+
+def act_up(options: argparse.Namespace) -> int:
+    """`ipvs-lab up`."""
+    cluster = Cluster(options.name)
+    cluster.up(asked(options, cluster), options.image)
+    how_to_go_on(cluster, "ADDRESS")
     return 0
+
+
+def act_example(options: argparse.Namespace) -> int:
+    """`ipvs-lab example`."""
+    from ipvs_lab.example import show
+    from ipvs_lab.places import KindPlace, LabPlace
+
+    if options.kind is not None:
+        vip = show(KindPlace(options.kind))
+        print(f"\nHow to go on:\n  kubectl get ivs,dg,ipvsnodes -A\n  curl http://{vip}/")
+        print(f"  kind delete cluster --name {options.kind}")
+        return 0
+    cluster = Cluster(options.name)
+    vip = show(LabPlace(cluster, asked(options, cluster)))
+    how_to_go_on(cluster, vip)
+    return 0
+
+
+def how_to_go_on(cluster: Cluster, address: str) -> None:
+    """What can be typed now."""
+    program = os.path.relpath(sys.argv[0]) if "/" in sys.argv[0] else sys.argv[0]
+    named = f" --name {cluster.name}" if cluster.name != DEFAULT_NAME else ""
+    print(
+        f"\nCluster {cluster.name} is up. How to go on:\n"
+        f"  {program} kubectl{named} get pods -A -o wide\n"
+        f"  {program} exec{named} -- curl -s http://{address}/             as a client beside the cluster\n"
+        f"  {program} exec{named} --node node1 -- ipvsadm -Ln           on a node, as root\n"
+        f"  export KUBECONFIG={cluster.kubeconfig}\n"
+        f"  {program} down{named}"
+    )
 
 
 def act_down(options: argparse.Namespace) -> int:
