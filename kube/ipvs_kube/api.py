@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 import msgspec
 import urllib3
+from kubernetes.client import Configuration
 
 from ipvs_kube.connection import Connection, KubeConfigError, load
 from ipvs_kube.errors import ApiError, error_of
@@ -84,6 +85,11 @@ class Api:
             certificate_path=made.cert_file,
             private_key_path=made.key_file,
         )
+
+    def credentials(self) -> tuple[Configuration, str]:
+        """The same server for the ``kubernetes`` package's own clients, and the header `Authorization`, which is empty
+        for a certificate."""
+        return self._connection.configuration, self._connection.authorization()
 
     def close(self) -> None:
         self._connection.close()

@@ -69,20 +69,20 @@ def install(place: Place) -> None:
     values = [f"--set={setting}" for setting in settings]
     wait = ("--install", "--wait", f"--timeout={INSTALL_SECONDS}s")
     try:
-        run_helm(place, "upgrade", RELEASE, str(CHART), *wait, *values, what="installing the chart")
+        command, environment = helm_command(place, "upgrade", RELEASE, str(CHART), *wait, *values)
+        run_with_progress(command, "installing the chart", env=environment)
     except LabError as error:
         where = f"--namespace={NAMESPACE}"
         told = [place.kubectl("get", what, where, check=False).stdout for what in ("pods", "events")]
         raise LabError("\n".join([str(error), *told])) from error
 
 
-def run_helm(place: Place, *arguments: str, what: str) -> str:
-    """What Helm says, as administrator; LabError with its words."""
+def helm_command(place: Place, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """How to run Helm as administrator, in which environment."""
     home = place.kubeconfig.parent / "helm"
     places = {f"HELM_{kind}_HOME": str(home / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")}
     command = [str(place.helm()), *arguments, f"--namespace={NAMESPACE}", f"--kubeconfig={place.kubeconfig}"]
-    direct = {"NO_PROXY": "*", "no_proxy": "*"}
-    return run_with_progress(command, what, env=os.environ | places | direct)
+    return command, os.environ | places | {"NO_PROXY": "*", "no_proxy": "*"}
 
 
 def start(place: Place) -> str:

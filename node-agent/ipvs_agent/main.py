@@ -55,7 +55,8 @@ def parser() -> argparse.ArgumentParser:
         if verb in ("run", "status"):
             command.add_argument("--socket", type=Path, default=DEFAULT_SOCKET, metavar="PATH", help="%(default)s")
         if verb in ("plan", "status"):
-            command.add_argument("-o", "--output", choices=("table", "json", "yaml"), default="table")
+            outputs = ("table", "json", "yaml", *(["ipvs"] if verb == "status" else []))
+            command.add_argument("-o", "--output", choices=outputs, default="table")
         if verb == "run":
             command.add_argument(
                 "--health-port",

@@ -40,7 +40,10 @@ def encoded(value: Any, output: str) -> str:
 
 
 def show_status(view: View, output: str) -> str:
-    """The node and its virtual services; ``json`` and ``yaml`` have the shapes that a cluster has."""
+    """The node and its virtual services; ``json`` and ``yaml`` have the shapes that a cluster has, ``ipvs`` what the
+    kernel counts, in JSON."""
+    if output == "ipvs":
+        return encoded(view.kernel, "json")
     if output != "table":
         items: list[tuple[str, Any]] = [("IPVSNode", view.node)]
         items += [("VirtualService", service) for service in view.services]
@@ -97,9 +100,9 @@ def _kernel(view: View) -> str:
     if not view.kernel:
         return ""
     leaving = {server.address for server in view.node.status.draining}
-    rows = [("IPVS", "FORWARDING", "WEIGHT", "ACTIVE", "INACTIVE", "")]
+    rows = [("IPVS", "FORWARDING", "WEIGHT", "ACTIVE", "INACTIVE", "SCHEDULED", "")]
     for service in view.kernel:
-        rows.append((f"{service.name} {service.scheduler}", "", "", "", "", ""))
+        rows.append((f"{service.name} {service.scheduler}", "", "", "", "", "", ""))
         for server in service.servers:
             address = (
                 f"[{server.address}]:{server.port}" if ":" in server.address else f"{server.address}:{server.port}"
@@ -111,6 +114,7 @@ def _kernel(view: View) -> str:
                     str(server.weight),
                     str(server.active),
                     str(server.inactive),
+                    str(server.scheduled),
                     "draining" if server.address in leaving and not server.weight else "",
                 )
             )

@@ -38,7 +38,8 @@ _FORWARDING = {FWD_NAT: "NAT", FWD_LOCAL: "local", FWD_TUNNEL: "TUN", FWD_DIRECT
 
 
 class ServerView(msgspec.Struct, frozen=True):
-    """One destination as the kernel has it."""
+    """One destination as the kernel has it. ``scheduled``: connections since it was added, as of up to two seconds
+    ago."""
 
     address: str
     port: int
@@ -46,6 +47,7 @@ class ServerView(msgspec.Struct, frozen=True):
     weight: int
     active: int
     inactive: int
+    scheduled: int = 0
 
 
 class KernelView(msgspec.Struct, frozen=True):
@@ -150,6 +152,7 @@ def _kernel(agent: Agent) -> list[KernelView]:
                     server.weight,
                     counts.active if counts is not None else 0,
                     counts.inactive if counts is not None else 0,
+                    counts.scheduled if counts is not None else 0,
                 )
             )
         protocol, address, port = unpack_key(key)

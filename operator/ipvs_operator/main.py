@@ -1,4 +1,4 @@
-"""``ipvs-operator``: run, release-agents, version."""
+"""``ipvs-operator``: run, release-agents, test, version."""
 
 import argparse
 import os
@@ -22,6 +22,12 @@ Stopping the operator leaves traffic alone; nothing new is planned until one run
 
 _RELEASE = """Before an uninstall, have the pods of the agents' DaemonSet release their nodes, and wait for it.
 What is ours in the kernels goes, and traffic through virtual addresses with it. Helm's hook runs this."""
+
+
+_TEST = """In a pod, ask through an address of each DirectorGroup for this pod itself, and look whether the directors
+counted it. Helm's test runs this."""
+
+TEST_PODS = "app.kubernetes.io/name=ipvs-operator,app.kubernetes.io/component=test"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,6 +60,13 @@ def parser() -> argparse.ArgumentParser:
     release.add_argument("--daemonset", default="ipvs-agent", metavar="NAME", help="%(default)s")
     release.add_argument("--agent-pods", default=AGENT_PODS, metavar="SELECTOR", help="default: %(default)s")
     release.add_argument("--timeout", type=_number(1, 86400), default=240, metavar="SECONDS", help="%(default)s")
+    test = verbs.add_parser("test", help=_TEST.split(".")[0] + ".", description=_TEST)
+    test.add_argument("--namespace", help="of the agents and of this pod; default: this pod's")
+    test.add_argument("--kubeconfig", type=Path, metavar="FILE", help="default: the pod's account, else yours")
+    test.add_argument("--context", default="", help="of the kubeconfig; default: its current one")
+    test.add_argument("--own-labels", default=TEST_PODS, metavar="LABELS", help="of this pod; default: %(default)s")
+    test.add_argument("--agent-pods", default=AGENT_PODS, metavar="SELECTOR", help="default: %(default)s")
+    test.add_argument("--timeout", type=_number(1, 86400), default=60, metavar="SECONDS", help="%(default)s")
     verbs.add_parser("version", help="Print the version.")
     return top
 
@@ -81,6 +94,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from ipvs_operator import uninstall
 
         return uninstall.main(options, namespace)
+    if options.verb == "test":
+        from ipvs_operator import trial
+
+        return trial.main(options, namespace)
     return _run(options, namespace)
 
 

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ CHART = ROOT / "charts" / "ipvs-operator"
 VALUES = {"default": (), "plain": (CHART / "ci/plain-values.yaml",), "full": (CHART / "ci/full-values.yaml",)}
 RIGHTS = ("10-operator", "20-agent-policy", "30-agent", "40-users")
 NAMESPACE = "ipvs-system"
-WORKLOADS = {"Deployment", "DaemonSet", "Job"}
+WORKLOADS = {"Deployment", "DaemonSet", "Job", "Pod"}
 
 
 class Helm:
@@ -131,13 +131,19 @@ def test_kustomize_has_all_of_the_checkout(control_plane: ControlPlane) -> None:
 
 
 def test_no_other_rights_are_given(helm: Helm) -> None:
-    """But those of the uninstall hook, which are gone with it."""
+    """But those of the hooks, which are gone with them."""
     kinds = {"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
     deployed = {key for name in RIGHTS for key in named(documents((DEPLOY / f"{name}.yaml").read_text()))}
     given = {key: one for key, one in named(helm.objects("default")).items() if key[0] in kinds}
     lasting = {key for key, one in given.items() if "helm.sh/hook" not in one["metadata"].get("annotations", {})}
     assert lasting == {key for key in deployed if key[0] in kinds}
-    assert set(given) - lasting == {("Role", "ipvs-uninstall"), ("RoleBinding", "ipvs-uninstall")}
+    passing = {key: one for key, one in given.items() if key not in lasting}
+    assert set(passing) == {
+        *((kind, "ipvs-uninstall") for kind in ("Role", "RoleBinding")),
+        *((kind, "ipvs-test") for kind in kinds),
+    }
+    for one in passing.values():
+        assert one["metadata"]["annotations"]["helm.sh/hook-delete-policy"] == "before-hook-creation,hook-succeeded"
 
 
 def test_definitions_are_those_of_the_checkout_and_are_kept(helm: Helm) -> None:
@@ -179,6 +185,13 @@ def dry_run(plane: ControlPlane, objects: list[dict[str, Any]]) -> "subprocess.C
     return plane.kubectl(*ask, stdin=text, check=False)
 
 
+@pytest.fixture
+def account(control_plane: ControlPlane, place: str) -> None:
+    """Without it no pod of it is taken, not even for show."""
+    control_plane.kubectl("create", "serviceaccount", "ipvs-test", f"--namespace={place}")
+
+
+@pytest.mark.usefixtures("account")
 @pytest.mark.parametrize("case", VALUES)
 def test_an_api_server_takes_all_of_it_without_a_warning(
     helm: Helm, control_plane: ControlPlane, place: str, case: str
@@ -189,6 +202,7 @@ def test_an_api_server_takes_all_of_it_without_a_warning(
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.usefixtures("account")
 def test_all_but_the_agents_meet_the_restricted_level(helm: Helm, control_plane: ControlPlane, place: str) -> None:
     control_plane.kubectl("label", "namespace", place, "pod-security.kubernetes.io/warn=restricted")
     workloads = [one for one in helm.objects("default", place) if one["kind"] in WORKLOADS]
@@ -241,9 +255,13 @@ def test_uninstalling_releases_the_nodes_first_and_keeps_the_definitions(
     with uninstall:
         try:
             job = f"--namespace={release}", "job/ipvs-uninstall"
-            await_condition(lambda: definitions.kubectl("get", *job, check=False).returncode == 0, what="the hook runs")
+            await_condition(
+                lambda: definitions.kubectl("get", *job, check=False).returncode == 0, 60, what="the hook runs"
+            )
             with hook(definitions, release, seconds=60) as running:
-                await_condition(lambda: daemon_set(admin, release)["metadata"]["generation"] == 2, what="agents change")
+                await_condition(
+                    lambda: daemon_set(admin, release)["metadata"]["generation"] == 2, 60, what="agents change"
+                )
                 pod = daemon_set(admin, release)["spec"]["template"]["spec"]
                 roll_out(admin, release, ready=1)
                 assert running.stdout is not None
@@ -295,6 +313,56 @@ def test_after_an_uninstall_that_failed_an_upgrade_brings_the_agents_back(
     definitions.kubectl("delete", "daemonset", "ipvs-agent", f"--namespace={release}", "--wait=false")
     helm("upgrade", "ipvs", str(CHART), f"--namespace={release}")
     assert daemon_set(admin, release)["spec"] == before
+
+
+# Helm's test: what its pod says where there is nothing to ask. That packets pass is in tests/e2e.
+
+
+@pytest.fixture
+def tester(helm: Helm, definitions: ControlPlane, place: str) -> Iterator[Callable[[], tuple[int, str]]]:
+    """Runs what the test's pod would run, with its token; its exit status and words."""
+    objects = [
+        one for one in helm.objects("default", place) if one["metadata"]["name"] == "ipvs-test" and one["kind"] != "Pod"
+    ]
+    text = json.dumps({"kind": "List", "apiVersion": "v1", "items": objects})
+    definitions.kubectl("apply", "--filename=-", stdin=text)
+    file = definitions.token_kubeconfig("test", definitions.service_account_token(place, "ipvs-test"))
+    program = [str(Path(sys.executable).parent / "ipvs-operator"), "test"]
+    options = [f"--kubeconfig={file}", f"--namespace={place}", "--timeout=1"]
+    own = {"POD_NAME": "ipvs-test", "POD_UID": "5e6ce6c5-0d8a-4f6f-a1e5-6c4f0c2d3a11", "POD_NODE": "node-1"}
+
+    def run() -> tuple[int, str]:
+        done = subprocess.run(
+            [*program, *options], capture_output=True, text=True, check=False, timeout=60, env=os.environ | own
+        )
+        assert done.stderr == ""
+        return done.returncode, done.stdout
+
+    yield run
+    definitions.kubectl("delete", "clusterrole,clusterrolebinding", "ipvs-test")
+
+
+def test_helms_test_says_what_to_apply_where_there_is_no_group(tester: Callable[[], tuple[int, str]]) -> None:
+    status, told = tester()
+    assert status == 1
+    assert told.startswith("there is no DirectorGroup yet")
+    assert "kubectl apply -f examples/kubernetes/group.yaml" in told
+
+
+def test_helms_test_names_the_group_whose_virtual_service_is_not_ready_and_leaves_nothing(
+    tester: Callable[[], tuple[int, str]], definitions: ControlPlane, place: str
+) -> None:
+    """No operator runs."""
+    definitions.kubectl("apply", f"--filename={ROOT / 'examples/kubernetes/group.yaml'}")
+    try:
+        status, told = tester()
+    finally:
+        definitions.kubectl("delete", "directorgroup", "default")
+    assert status == 1
+    assert "DirectorGroup default: FAILED: the virtual service ipvs-test-default is not Ready after 1 s" in told
+    assert "Ready=Unknown Pending" in told
+    left = definitions.kubectl("get", "ipvsvirtualservices,services", f"--namespace={place}", "--output=name")
+    assert left.stdout == ""
 
 
 def hook(plane: ControlPlane, namespace: str, seconds: int) -> "subprocess.Popen[str]":
