@@ -29,6 +29,7 @@ def run(options: argparse.Namespace) -> int:
     import asyncio
 
     from ipvs_agent.agent import Agent
+    from ipvs_agent.kernel.genetlink import FamilyMissingError
     from ipvs_agent.loop import Loop
 
     logging.basicConfig(
@@ -37,10 +38,28 @@ def run(options: argparse.Namespace) -> int:
     _must_be_root()
     with _lock(options.state_dir):
         store = _open(options.state_dir)
-        source = _cluster(options, store) if options.kubernetes else _manifests(options, store)
-        agent = Agent(options.node, source, store, options.sysctl_root)
-        asyncio.run(Loop(agent, options.socket, options.health_port).run())
+        cluster = _cluster(options, store) if options.kubernetes else None
+        agent = Agent(options.node, cluster or _manifests(options, store), store, options.sysctl_root)
+        try:
+            asyncio.run(Loop(agent, options.socket, options.health_port).run())
+        except FamilyMissingError as missing:
+            if cluster is not None:
+                _tell_lacking(cluster, str(missing.strerror))
+            raise
     return 0
+
+
+def _tell_lacking(source: "ClusterSource", words: str) -> None:
+    """The kernel lacks a module: who looks at the IPVSNode learns it too, since this agent can do nothing else."""
+    from ipvs_agent.agent import wall_clock
+    from ipvs_agent.kernel.host import boot_id
+    from ipvs_agent.report import report_lacking
+    from ipvs_kube.errors import ApiError
+
+    try:
+        source.tell(lambda before: report_lacking(words, os.uname().release, boot_id(), before, wall_clock()))
+    except (ApiError, ValueError) as error:
+        logging.getLogger(__name__).warning("report: %s", error)
 
 
 def plan(options: argparse.Namespace) -> int:

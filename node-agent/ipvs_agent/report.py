@@ -101,6 +101,18 @@ def report(standing: Standing, previous: IPVSNodeStatus, now: str) -> IPVSNodeSt
     )
 
 
+def report_lacking(words: str, kernel_version: str, boot_id: str, before: IPVSNodeStatus, now: str) -> IPVSNodeStatus:
+    """Of a node whose kernel lacks a module without which nothing can be done: ``words`` name it and the remedy."""
+    known = {condition.type: condition for condition in before.conditions}
+    wanted = (_condition(kind, False, "", "ModuleMissing", [words]) for kind in ("Ready", "KernelReady"))
+    return IPVSNodeStatus(
+        agent_version=__version__,
+        kernel_version=kernel_version[:128],
+        boot_id=boot_id,
+        conditions=tuple(_dated(condition, known.get(condition.type), now) for condition in wanted),
+    )
+
+
 def _draining(drains: Iterable[tuple[Owner, str, str]], before: Iterable[ReportedServer]) -> list[ReportedServer]:
     """One for each real server, with the earliest of its ports' times; one that was told keeps the time told."""
     told = {(one.namespace, one.name, one.address): one.since for one in before}

@@ -12,14 +12,14 @@ from typing import Generic, TypeVar
 import msgspec
 
 from ipvs_agent.ledger import Owner
-from ipvs_agent.publish import Publisher
+from ipvs_agent.publish import MANAGER, Publisher
 from ipvs_agent.sources.arriving import SETTLE, Arriving
 from ipvs_agent.sources.gathered import Slice, decode_slice
 from ipvs_agent.sources.node_object import Node, decode_node
 from ipvs_agent.sources.source import Judgement, Update
 from ipvs_api.labels import node_label
 from ipvs_api.meta import number_of
-from ipvs_api.node import IPVSNodeSpec, IPVSNodeStatus
+from ipvs_api.node import IPVSNode, IPVSNodeSpec, IPVSNodeStatus
 from ipvs_kube.api import Api, Page
 from ipvs_kube.changes import Reader
 from ipvs_kube.errors import ApiError
@@ -147,6 +147,12 @@ class ClusterSource:
         """Not before all is known that this node should do."""
         if self._known:
             self._publisher.put(status, settled=settled)
+
+    def tell(self, change: Callable[[IPVSNodeStatus], IPVSNodeStatus]) -> None:
+        """Write a report made of the one that is stored, now and once. ApiError."""
+        stored = msgspec.json.decode(self._api.get(IPVS_NODES, "", self._node), type=IPVSNode).status
+        value = {"metadata": {"name": self._node}, "status": msgspec.to_builtins(change(stored))}
+        self._api.apply(IPVS_NODES, "", self._node, value, MANAGER, subresource="status")
 
     def judgements(self) -> Mapping[tuple[str, str], Judgement]:
         """The operator's, and told where VirtualServices are."""
