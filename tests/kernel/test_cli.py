@@ -162,15 +162,25 @@ def test_status_is_a_table_and_has_the_shapes_of_a_cluster(site: MakeSite, runni
     lvs.settled()
     if not running:
         lvs.stop()
+    draining = {"address": "2001:db8:2::101", "port": 80, "forwarding": "DR", "weight": 0, "active": 2, "inactive": 0}
+
+    def counted() -> None:
+        """The kernel publishes its counters every two seconds."""
+        servers = [
+            server for each in json.loads(lvs.agent("director", "status", "-o", "ipvs")) for server in each["servers"]
+        ]
+        assert draining | {"scheduled": 2} in servers
+
+    await_condition(lambda: counted() is None, 10, every=1)
     before, state = dumps(lvs, ("director",)), state_of(lvs["director"])
     lines = [line.split() for line in lvs.agent("director", "status").splitlines()]
     assert lines[0][:6] == ["NODE", "READY", "DIRECTING", "SERVING", "DRAINING", "FAILURES"]
     assert lines[1][:4] == ["director", "True", "1", "0"]
     assert (lines[1][-2:] == ["(not", "running)"]) is not running
     assert ["default/web", VIP, "DR", "rr", "1", "True"] in lines
-    assert ["->", "192.0.2.101:80", "DR", "1", "0", "0"] in lines
-    assert ["->", "192.0.2.102:80", "DR", "0", "0", "0", "draining"] in lines
-    assert ["->", "[2001:db8:2::101]:80", "DR", "0", "2", "0", "draining"] in lines
+    assert ["->", "192.0.2.101:80", "DR", "1", "0", "0", "0"] in lines
+    assert ["->", "192.0.2.102:80", "DR", "0", "0", "0", "0", "draining"] in lines
+    assert ["->", "[2001:db8:2::101]:80", "DR", "0", "2", "0", "2", "draining"] in lines
     for output in ("json", "yaml"):
         items = decoded(lvs.agent("director", "status", "-o", output), output)
         (node,), (service,), (plan,) = items["IPVSNode"], items["VirtualService"], items["VirtualServicePlan"]
