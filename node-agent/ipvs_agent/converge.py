@@ -238,6 +238,7 @@ class Converger:
         dirty = {key for key in self._dirty[name] if (key in ledger or key in kept) is ups}
         if name == "sysctls" and (unread := dirty - mirror.keys()):
             self._small[name].update(self.kernel.sysctls.read(unread))
+            dirty -= self._without_interface(dirty - mirror.keys())
         wanted = {key: row for key in dirty if (row := self._wanted(name, key)) is not None}
         found = {key: mirror[key] for key in dirty if key in mirror}
         if name == "fou" and not ups:
@@ -254,6 +255,23 @@ class Converger:
             else:
                 changes.append(Change(change.key, mirror.get(change.key), change.new))
         return changes
+
+    def _without_interface(self, paths: set[str]) -> set[str]:
+        """Switches whose interface is gone, as that of a pod that has ended: there is nothing to set or to put back.
+
+        A new interface is told by the kernel (``RTM_NEWNETCONF``), and begins with values of its own.
+        """
+        gone = {path for path in paths if self.kernel.sysctls.is_of_nothing(path)}
+        if known := gone & self._found.keys():
+            with self.store.transaction():
+                for path in known:
+                    del self._found[path]
+                    self.store.put_sysctl(path, None)
+        for path in gone:
+            self._dirty["sysctls"].discard(path)
+            self._expected["sysctls"].discard(path)
+            self.troubles.clear(("sysctls", path))
+        return gone
 
     def _settled(self, name: str, key: Any) -> None:
         self._dirty[name].discard(key)

@@ -20,6 +20,10 @@ class SwitchesTable:
     def __init__(self, sysctls: SysctlsTable, ipvs: IpvsTable) -> None:
         self._sysctls, self._ipvs = sysctls, ipvs
 
+    def is_of_nothing(self, path: str) -> bool:
+        """True for a switch of an interface that does not exist."""
+        return path not in TIMEOUTS and self._sysctls.is_of_nothing(path)
+
     def read(self, keys: Iterable[str] | None = None) -> dict[str, SysctlRow]:
         """Values of these switches; nothing without keys, since none is anybody's own."""
         wanted = list(keys or ())

@@ -63,6 +63,15 @@ class SysctlsTable:
         except (OSError, ValueError):
             return None
 
+    def is_of_nothing(self, path: str) -> bool:
+        """True for a switch of an interface that does not exist."""
+        match path.split("/"):
+            case ["net", "ipv4" | "ipv6", "conf", interface, _]:
+                return not any(
+                    (self._root / "net" / family / "conf" / interface).exists() for family in ("ipv4", "ipv6")
+                )
+        return False
+
     def read(self, keys: Iterable[str] | None = None) -> dict[str, SysctlRow]:
         """What ``keys`` are, as exact rows; what the kernel lacks is left out. None: nothing, see the module's text."""
         return {path: SysctlRow(found) for path in keys or () if (found := self.value(path)) is not None}
