@@ -149,11 +149,7 @@ class Operator:
         await self._declared.start()
         self._take_signals()  # kopf has put its own in their place
         self._spawn(self._mind_kopf())
-        pauses = Backoff(FIRST_LOOK_SECONDS, LOOK_SECONDS)
-        # Named anew each time, since what was there may be gone.
-        while awaited := self._observed.missing() or _words(missing(self._store, await self._names())):
-            self._await(awaited)
-            await asyncio.sleep(pauses.next(1.0))
+        await self._everything()
         self._awaited = []
         log.info("everything is known; %s", "waiting for the lease" if self._elector else "working")
         self._spawn(self._sweep())
@@ -162,6 +158,17 @@ class Operator:
             self._elector.start()
         else:
             self._lead()
+
+    async def _everything(self) -> None:
+        """Wait until all has come that is there now."""
+        pauses = Backoff(FIRST_LOOK_SECONDS, LOOK_SECONDS)
+        listed, before = await self._names(), None
+        while awaited := self._observed.missing() or _words(missing(self._store, listed)):
+            self._await(awaited)
+            await asyncio.sleep(pauses.next(1.0))
+            if awaited == before and not self._observed.missing():  # no news since the last look: it may be gone
+                listed = await self._names()
+            before = awaited
 
     def _lead(self) -> None:
         if self._ended.done():
