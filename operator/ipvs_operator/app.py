@@ -8,15 +8,13 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from ipvs_api.meta import ObjectKey
 from ipvs_kube.api import connect
-from ipvs_kube.backoff import Backoff
 from ipvs_kube.errors import ApiError
 from ipvs_operator import crds
 from ipvs_operator.declared import Declared
@@ -27,7 +25,7 @@ from ipvs_operator.lease import ApiLease, Elector, Tenure
 from ipvs_operator.observed import Observed, sources
 from ipvs_operator.queue import KeyedQueue
 from ipvs_operator.store import Store
-from ipvs_operator.sweep import SWEEP_SECONDS, Listed, Sweep, forget_lost, list_names, missing
+from ipvs_operator.sweep import LOOK_SECONDS, SWEEP_SECONDS, Listed, Sweep, all_known, forget_lost, list_names
 from ipvs_operator.worker import Workers
 
 log = logging.getLogger(__name__)
@@ -35,8 +33,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LEASE_NAME = "ipvs-operator"
-FIRST_LOOK_SECONDS, LOOK_SECONDS = 0.05, 1.0
-"""Between two looks at what is waited for, which mostly is there in a moment."""
 FINISH_SECONDS = 5.0
 """What is being written when the operator is asked to stop has so long."""
 RELIST_SECONDS = 2.0
@@ -149,7 +145,7 @@ class Operator:
         await self._declared.start()
         self._take_signals()  # kopf has put its own in their place
         self._spawn(self._mind_kopf())
-        await self._everything()
+        await all_known(self._store, self._names, self._observed.missing, self._await)
         self._awaited = []
         log.info("everything is known; %s", "waiting for the lease" if self._elector else "working")
         self._spawn(self._sweep())
@@ -158,17 +154,6 @@ class Operator:
             self._elector.start()
         else:
             self._lead()
-
-    async def _everything(self) -> None:
-        """Wait until all has come that is there now."""
-        pauses = Backoff(FIRST_LOOK_SECONDS, LOOK_SECONDS)
-        listed, before = await self._names(), None
-        while awaited := self._observed.missing() or _words(missing(self._store, listed)):
-            self._await(awaited)
-            await asyncio.sleep(pauses.next(1.0))
-            if awaited == before and not self._observed.missing():  # no news since the last look: it may be gone
-                listed = await self._names()
-            before = awaited
 
     def _lead(self) -> None:
         if self._ended.done():
@@ -246,12 +231,6 @@ class Operator:
 
 def _absent(error: ApiError) -> str:
     return f"{error}: was a CustomResourceDefinition deleted?"
-
-
-def _words(keys: Sequence[ObjectKey]) -> list[str]:
-    if not keys:
-        return []
-    return [f"{len(keys)} objects have not come by their watch yet, {keys[0]} among them"]
 
 
 def fail_stop(why: str) -> None:

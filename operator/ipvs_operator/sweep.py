@@ -1,17 +1,21 @@
 """Names of what people declare, listed now and then: kopf never tells what was deleted while a watch was broken."""
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from ipvs_api.meta import ObjectKey, ObjectMeta, number_of
 from ipvs_kube.api import Api
+from ipvs_kube.backoff import Backoff
 from ipvs_operator.declared import RESOURCES
 from ipvs_operator.store import Store
 
 SWEEP_SECONDS = 60.0
 """From one sweep to the next."""
+FIRST_LOOK_SECONDS, LOOK_SECONDS = 0.05, 1.0
+"""Between two looks at what is waited for, which mostly is there in a moment."""
 
 
 class _Named(msgspec.Struct):
@@ -79,6 +83,34 @@ class Sweep:
 def missing(store: Store, listed: Iterable[Listed]) -> list[ObjectKey]:
     """What is listed and has not come yet."""
     return [key for each in listed for key in each.there if store.version(key) is None]
+
+
+async def all_known(
+    store: Store,
+    names: Callable[[], Awaitable[Iterable[Listed]]],
+    unlisted: Callable[[], list[str]],
+    tell: Callable[[list[str]], None],
+) -> None:
+    """Return when everything has come that is there. ``names``: lists what people declare; ``unlisted``: says which
+    other lists are still to come; ``tell``: is told what is waited for, as often as it is looked at.
+
+    Thousands of objects take seconds, and a list of them as well: a new one is made only where nothing comes any more,
+    for what is waited for may be gone.
+    """
+    pauses, before = Backoff(FIRST_LOOK_SECONDS, LOOK_SECONDS), None
+    there = await names()
+    while awaited := unlisted() or _words(missing(store, there)):
+        tell(awaited)
+        await asyncio.sleep(pauses.next(1.0))
+        if awaited == before and not unlisted():
+            there = await names()
+        before = awaited
+
+
+def _words(keys: Sequence[ObjectKey]) -> list[str]:
+    if not keys:
+        return []
+    return [f"{len(keys)} objects have not come by their watch yet, {keys[0]} among them"]
 
 
 def _lacks(store: Store, key: ObjectKey, version: int) -> bool:

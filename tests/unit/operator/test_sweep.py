@@ -1,5 +1,6 @@
 """What no watch has told: deletions that were lost, a watch that is blind, an API server that forgot."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from ipvs_operator import crds
 from ipvs_operator.declared import Declared
 from ipvs_operator.items import Item
 from ipvs_operator.store import Store
-from ipvs_operator.sweep import Listed, Sweep, forget_lost, missing
+from ipvs_operator.sweep import Listed, Sweep, all_known, forget_lost, missing
 from ipvs_planner.snapshot import Declared as Object
 
 from ..planner.worlds import group, service
@@ -64,6 +65,26 @@ def test_kinds_are_swept_each_for_itself() -> None:
 def test_what_is_listed_and_has_not_come_is_missing() -> None:
     knowing = Knowing(at("5", service()))
     assert missing(knowing.store, [listed({"web": 7, "api": 6}, "10")]) == [key("api")]
+
+
+def test_what_is_gone_before_it_came_is_not_waited_for_and_nothing_is_listed_again_while_news_come() -> None:
+    knowing = Knowing()
+    lists = [{"web": 7, "api": 6, "lost": 5}, {"web": 7, "api": 6}]
+    coming = [at("6", service("api")), at("7", service("web"))]
+    told: list[str] = []
+
+    async def names() -> list[Listed]:
+        return [listed(lists.pop(0), "10")]
+
+    def tell(words: list[str]) -> None:
+        told.extend(words)
+        assert coming or lists == [{"web": 7, "api": 6}], "listed again too early"
+        if coming:
+            knowing.store.put(coming.pop(0))
+
+    asyncio.run(all_known(knowing.store, names, list, tell))
+    assert lists == []
+    assert [words.split(" ", 1)[0] for words in told] == ["3", "2", "1", "1"]
 
 
 def test_a_watch_is_blind_where_something_has_not_come_from_one_sweep_to_the_next() -> None:
