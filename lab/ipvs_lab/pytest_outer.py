@@ -24,7 +24,7 @@ from ipvs_lab.run import choose_kernel
 POLL = 0.03  # seconds between two looks at the kernels
 START_LIMIT = 120.0  # seconds a kernel has to boot, import and collect
 VIRTUAL_LIMIT = 6 * 3600.0  # seconds of a kernel's virtual time that a test may take
-KERNELS = {"kernel": Setting.VIRTUAL, "bench": Setting.REAL, "cluster": Setting.CLUSTER, "apiserver": None}
+KERNELS = {"kernel": Setting.VIRTUAL, "bench": Setting.REAL, "cluster": Setting.CLUSTER, "apiserver": None, "e2e": None}
 """By directory, the innermost counts: the kernel that a test runs in, None for this machine's own."""
 GRACE = 15.0  # seconds more that the kernel has, for the test inside to fail by itself
 DURATIONS = "lab/durations"  # in pytest's cache

@@ -1,7 +1,8 @@
 """A client that asks who answers, as a plain file with nothing but the standard library: it runs on the client host.
 
     client.py ask tcp|udp ADDRESS PORT COUNT     one after the other; a JSON list of answers, or of what went wrong
-    client.py load ADDRESS PORT RATE             until its input ends; a JSON object: see `Load.told`
+    client.py load ADDRESS,… PORT RATE           in turn, until its input ends; a JSON object: see `Load.told`
+    client.py first ADDRESS PORT                 `asking`, and who gives the first answer, as soon as there is one
 
 The load is open-loop: a request begins when its time has come, whatever became of those before.
 """
@@ -9,6 +10,7 @@ The load is open-loop: a request begins when its time has come, whatever became 
 import asyncio
 import contextlib
 import json
+import resource
 import socket
 import sys
 import time
@@ -17,6 +19,7 @@ from typing import Any
 
 PATIENCE = 10.0  # seconds: two lost packets of a handshake are sent again within that
 SLOW = 1.0
+TOLD = 10  # of the failures, and of the slow
 RETRANSMITTED = slice(100, 104)  # struct tcp_info, tcpi_total_retrans
 HTTP = b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n"
 
@@ -69,24 +72,24 @@ async def ask(proto: str, address: str, port: int, count: int) -> list[str]:
 
 
 class Load:
-    """Requests at a steady rate, each on a connection of its own."""
+    """Requests at a steady rate, each on a connection of its own, to these addresses in turn."""
 
-    def __init__(self, address: str, port: int, rate: float) -> None:
-        self.address, self.port, self.rate = address, port, rate
+    def __init__(self, addresses: list[str], port: int, rate: float) -> None:
+        self.addresses, self.port, self.rate = addresses, port, rate
         self.answers: Counter[str] = Counter()
-        self.failures: list[tuple[float, str]] = []
+        self.failures: list[tuple[float, str, str]] = []
         self.slow: list[tuple[float, float]] = []
         self.latencies: list[float] = []
         self.again = 0
         self.behind = 0.0
         self.start = time.monotonic()
 
-    async def one(self) -> None:
+    async def one(self, address: str) -> None:
         began = time.monotonic()
         try:
-            answer, again = await asyncio.wait_for(by_http(self.address, self.port), PATIENCE)
+            answer, again = await asyncio.wait_for(by_http(address, self.port), PATIENCE)
         except (OSError, TimeoutError) as error:
-            self.failures.append((round(began - self.start, 3), kind_of(error)))
+            self.failures.append((round(began - self.start, 3), address, kind_of(error)))
             return
         took = time.monotonic() - began
         self.answers[answer.split()[0]] += 1
@@ -105,7 +108,7 @@ class Load:
             if (early := due - time.monotonic()) > 0:
                 await asyncio.sleep(early)
             self.behind = max(self.behind, -early)
-            task = asyncio.create_task(self.one())
+            task = asyncio.create_task(self.one(self.addresses[number % len(self.addresses)]))
             under_way.add(task)
             task.add_done_callback(under_way.discard)
             number += 1
@@ -119,14 +122,16 @@ class Load:
         await asyncio.gather(*under_way)
 
     def told(self) -> dict[str, Any]:
-        """Times in seconds; `failures` and `slow` since the start."""
+        """Times in seconds; `failures` and `slowest` since the start."""
         ordered = sorted(self.latencies)
         return {
             "count": self.count,
             "seconds": round(self.seconds, 1),
             "answers": self.answers,
-            "failures": self.failures,
-            "slow": self.slow,
+            "failed": len(self.failures),
+            "failures": self.failures[:TOLD],
+            "slow": len(self.slow),
+            "slowest": sorted(self.slow, key=lambda one: -one[1])[:TOLD],
             "again": self.again,
             "behind": round(self.behind, 3),
             "median": round(ordered[len(ordered) // 2], 4) if ordered else None,
@@ -135,9 +140,9 @@ class Load:
         }
 
 
-async def load(address: str, port: int, rate: float) -> dict[str, Any]:
+async def load(addresses: list[str], port: int, rate: float) -> dict[str, Any]:
     ended = asyncio.Event()
-    made = Load(address, port, rate)
+    made = Load(addresses, port, rate)
     running = asyncio.create_task(made.run(ended))
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     ended.set()
@@ -145,12 +150,32 @@ async def load(address: str, port: int, rate: float) -> dict[str, Any]:
     return made.told()
 
 
+async def first(address: str, port: int) -> str:
+    """A request every 20 ms, whatever became of those before; the first answer."""
+    answered: asyncio.Queue[str] = asyncio.Queue()
+
+    async def one() -> None:
+        with contextlib.suppress(OSError, TimeoutError):
+            answered.put_nowait((await asyncio.wait_for(by_http(address, port), PATIENCE))[0])
+
+    under_way = set()
+    while True:
+        under_way.add(asyncio.create_task(one()))
+        with contextlib.suppress(TimeoutError):
+            return await asyncio.wait_for(answered.get(), 0.02)
+
+
 if __name__ == "__main__":
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # connections of a slow machine pile up
     with contextlib.suppress(KeyboardInterrupt):
         what, *arguments = sys.argv[1:]
         if what == "ask":
             proto, address, port, count = arguments
             print(json.dumps(asyncio.run(ask(proto, address, int(port), int(count)))))
+        elif what == "first":
+            print("asking", flush=True)
+            print(asyncio.run(first(arguments[0], int(arguments[1]))), flush=True)
         else:
-            address, port, rate = arguments
-            print(json.dumps(asyncio.run(load(address, int(port), float(rate)))), flush=True)
+            addresses, port, rate = arguments
+            print(json.dumps(asyncio.run(load(addresses.split(","), int(port), float(rate)))), flush=True)

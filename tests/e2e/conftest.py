@@ -3,6 +3,7 @@
 IPVS_E2E_PROXY    kube-proxy's mode in the lab: `nftables` by default; `none`, `iptables`, `ipvs`
 IPVS_E2E_CLUSTER  a cluster of the lab by this name is used, made if it is not there, and left as it is then
 IPVS_E2E_KIND     a cluster of kind by this name is used instead: see kind.py
+IPVS_E2E_RATE     requests a second, where a machine has no time for 200: see test_steady.py
 """
 
 import os
@@ -14,7 +15,16 @@ from tests.e2e.dumps import Dumps, take_dumps
 from tests.e2e.kind import KindTestbed
 from tests.e2e.lab import LabTestbed
 from tests.e2e.testbed import Testbed
-from tests.e2e.world import DIRECTORS, NAMESPACE, World, deployment, director_group, service
+from tests.e2e.world import (
+    DIRECTORS,
+    FORWARDINGS,
+    NAMESPACE,
+    World,
+    deployment,
+    director_group,
+    service,
+    virtual_service,
+)
 
 from ipvs_lab.kubernetes.helm import find_helm
 from ipvs_lab.machine import inside
@@ -66,6 +76,20 @@ def world(
     made.apply(director_group(testbed), deployment("web", testbed.web, 6), service("web", "web"))
     made.rolled("deployment/web")
     return made
+
+
+@pytest.fixture(scope="module")
+def vips(world: World) -> Iterator[dict[str, str]]:
+    """By forwarding method, an address whose VirtualService is Ready."""
+    addresses = {forwarding: world.vips()[4] for forwarding in FORWARDINGS}
+    services = [
+        virtual_service(f"web-{forwarding.lower()}", [address], forwarding=forwarding)
+        for forwarding, address in addresses.items()
+    ]
+    with world.declared(*services):
+        for one in services:
+            world.await_ready(one["metadata"]["name"])
+        yield addresses
 
 
 @pytest.fixture

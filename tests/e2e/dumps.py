@@ -8,6 +8,10 @@ from tests.e2e.testbed import Testbed
 from ipvs_lab.net.dumps import COMMANDS, VOLATILE_SYSCTLS, Dump, steady
 
 Dumps = Mapping[str, Dump]
+OTHERS = {"kube-proxy", "kindnet-network-policies", "kindnet-ipmasq", "kindnet-dnscache"}
+"""nftables tables that others keep changing."""
+BORN_WITH = re.compile(r"(?<=link/ether )\S+|(?<=permaddr )\S+")
+"""What a kernel draws by lot for its devices when it starts; a node may have been off meanwhile."""
 SYSCTLS = ("grep", "--recursive", "--no-messages", "", "/proc/sys/net")
 
 
@@ -19,13 +23,22 @@ def take_dumps(testbed: Testbed) -> Dumps:
 def take_dump(testbed: Testbed, node: str) -> Dump:
     """Ask every tool that the node has. One that fails or is not there says so in its section."""
     sections = {}
-    for name, command in COMMANDS.items():
+    commands = {name: command for name, command in COMMANDS.items() if name != "nft"} | tables(testbed, node)
+    for name, command in commands.items():
         done = testbed.run(node, *command, check=False)
-        sections[name] = steady(name, done.stdout + (done.stderr if done.returncode else ""))
+        told = BORN_WITH.sub("MAC", done.stdout) + (done.stderr if done.returncode else "")
+        sections[name] = steady(name, told)
     lines = testbed.run(node, *SYSCTLS, check=False).stdout.splitlines()
     settings = [re.sub(r"\s+", " ", line.removeprefix("/proc/sys/").replace(":", " = ", 1)) for line in lines]
     sections["sysctls"] = tuple(sorted(line for line in settings if not VOLATILE_SYSCTLS.search(line.split(" =")[0])))
     return Dump(node, sections)
+
+
+def tables(testbed: Testbed, node: str) -> dict[str, tuple[str, ...]]:
+    """How to list nftables, a table at a time: the order in which they were made says nothing."""
+    found = [line.split() for line in testbed.run(node, "nft", "list", "tables", check=False).stdout.splitlines()]
+    wanted = [words for words in found if words[-1] not in OTHERS]
+    return {" ".join(("nft", *words)): ("nft", "-s", "list", *words) for words in wanted}
 
 
 def differences(before: Dumps, after: Dumps) -> str:

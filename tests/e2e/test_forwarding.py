@@ -6,9 +6,8 @@ from ipaddress import ip_address
 
 import pytest
 from tests.e2e.testbed import CLIENT
-from tests.e2e.world import DIRECTORS, World, service, virtual_service
+from tests.e2e.world import DIRECTORS, FORWARDINGS, World, service, virtual_service
 
-FORWARDINGS = ("NAT", "DR", "TUN")
 FAMILIES = (4, 6)
 
 

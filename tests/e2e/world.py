@@ -20,6 +20,7 @@ CLIENT_SCRIPT = Path(__file__).with_name("client.py")
 NAMESPACE = "ipvs-system"
 GROUP = "default"
 DIRECTORS = 2
+FORWARDINGS = ("NAT", "DR", "TUN")
 READY_SECONDS = 120
 PARTS = "app.kubernetes.io/name=ipvs-operator,app.kubernetes.io/component="
 
@@ -33,8 +34,10 @@ class Told:
     count: int
     seconds: float
     answers: dict[str, int]
-    failures: list[tuple[float, str]]
-    slow: list[tuple[float, float]]
+    failed: int
+    failures: list[tuple[float, str, str]]
+    slow: int
+    slowest: list[tuple[float, float]]
     again: int
     behind: float
     median: float | None
@@ -43,9 +46,9 @@ class Told:
 
     def __str__(self) -> str:
         return (
-            f"{self.count} requests in {self.seconds:g} s, {len(self.failures)} failed {self.failures[:5]}, "
-            f"{len(self.slow)} took over a second {self.slow[:5]}, {self.again} packets sent again, "
-            f"median {self.median} s, p99 {self.p99} s, longest {self.longest} s, {self.behind} s behind"
+            f"{self.count} requests in {self.seconds:g} s, {self.failed} failed {self.failures}, {self.slow} took over "
+            f"a second {self.slowest[:3]}, {self.again} packets sent again, median {self.median} s, p99 {self.p99} s, "
+            f"{self.behind} s behind"
         )
 
 
@@ -111,7 +114,13 @@ class World:
     @contextlib.contextmanager
     def declared(self, *objects: Object) -> Iterator[None]:
         """These objects, for a while; gone with all plans of theirs on return."""
-        self.apply(*objects)
+        with self.undeclaring(*objects):
+            self.apply(*objects)
+            yield
+
+    @contextlib.contextmanager
+    def undeclaring(self, *objects: Object) -> Iterator[None]:
+        """What the context declares of these is gone with all plans on return."""
         try:
             yield
         finally:
@@ -172,11 +181,12 @@ class World:
         return [tuple(answer.split()) for answer in told]
 
     @contextlib.contextmanager
-    def load(self, address: str, rate: int = 200) -> Iterator[Seen]:
-        """A steady load of requests from the client as long as the context lasts; it has begun on entry."""
+    def load(self, addresses: Iterable[str], rate: int) -> Iterator[Seen]:
+        """So many requests a second from the client, to these addresses in turn, as long as the context lasts; they
+        have begun on entry."""
         script = self.testbed.client_script(CLIENT_SCRIPT)
         seen = Seen()
-        with self.testbed.start(CLIENT, *script, "load", address, "80", str(rate)) as running:
+        with self.testbed.start(CLIENT, *script, "load", ",".join(addresses), "80", str(rate)) as running:
             assert running.stdout is not None
             try:
                 assert running.stdout.readline() == "first\n"
@@ -195,6 +205,11 @@ class World:
         lines = self.testbed.run(node, "ipvsadm", "-Sn", check=False).stdout.splitlines()
         words = [line.split() for line in lines if line.startswith(f"-a {flag} {shown} ")]
         return {line[4]: int(line[line.index("-w") + 1]) for line in words}
+
+    def served(self, vips: Iterable[str]) -> set[int]:
+        """How many pods directors send new connections to, of each director and VIP: one number where all agree."""
+        directors = self.testbed.nodes[:DIRECTORS]
+        return {sum(self.real_servers(node, vip).values()) for vip in vips for node in directors}
 
 
 def as_list(objects: Iterable[Object]) -> str:
@@ -245,7 +260,7 @@ def deployment(app: str, image: str, replicas: int) -> Object:
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "lifecycle": {"preStop": {"sleep": {"seconds": 5}}},
-        "readinessProbe": {"httpGet": {"port": 8080}, "periodSeconds": 1},
+        "readinessProbe": {"httpGet": {"port": 8080}, "periodSeconds": 1, "timeoutSeconds": 10, "failureThreshold": 30},
     }
     return {
         "apiVersion": "apps/v1",
