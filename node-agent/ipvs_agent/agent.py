@@ -106,8 +106,13 @@ class Agent:
         self.intent.take_settings(settings(self.spec))
         self.converger = Converger(self.kernel, self.store, self.intent, self.clock)
         self.converger.adopt_addresses()
-        self._others = self.kernel.other_managers()
+        self._others = self._other_managers()
         self._look_at_host()
+
+    def _other_managers(self) -> list[str]:
+        """Those that matter where we direct."""
+        ranges = [text for group in self.spec.groups if group.director for text in group.addresses]
+        return self.kernel.other_managers(ranges)
 
     def close(self) -> None:
         """The kernel keeps what it has."""
@@ -203,7 +208,7 @@ class Agent:
         if self.audit_due:
             self.audit_due = False
             self.intent.unresolved |= self._wanted_neighbours
-            self._others = self.kernel.other_managers()
+            self._others = self._other_managers()
             self.converger.audit()
             self._look_at_host()
         elif notified:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ipvs_agent.facts import Host
+from ipvs_agent.kernel import kube_proxy
 from ipvs_agent.kernel.addresses import AddressesTable
 from ipvs_agent.kernel.fou import FouTable
 from ipvs_agent.kernel.host import read_host, resolve
@@ -68,13 +69,9 @@ class Kernel:
         """Make the kernel find out who these neighbours are; ``host`` tells later."""
         resolve(self._socket, addresses)
 
-    def other_managers(self) -> list[str]:
-        """Who else manages IPVS on this host, in words, with the remedy."""
-        if any(link.name == "kube-ipvs0" for link in read_links(self._socket)):
-            words = (
-                "link kube-ipvs0 exists: kube-proxy in IPVS mode manages this host's IPVS too and deletes services it "
-                "does not know; set its ipvs.excludeCIDRs to the virtual addresses and ipvs.strictARP to true, or use "
-                "its nftables mode"
-            )
-            return [words]
-        return []
+    def other_managers(self, ranges: Iterable[str]) -> list[str]:
+        """Who else manages IPVS on this host and would take ours away, in words, with the remedy. ``ranges``: of our
+        virtual addresses, as DirectorGroups write them."""
+        if not any(link.name == kube_proxy.LINK for link in read_links(self._socket)):
+            return []
+        return list(filter(None, [kube_proxy.objection(kube_proxy.ask(), ranges)]))
