@@ -95,7 +95,9 @@ class Beside:
         self.cluster.kubectl("apply", "--filename=-", stdin=WEB_SERVERS)
         self.cluster.kubectl("rollout", "status", "deployment/web", "--timeout=180s")
         for address in self.service_addresses():
-            await_condition(lambda at=address: self.ask("node1", at), 60, f"kube-proxy serves {address}", every=0.5)
+            await_condition(
+                lambda at=address: len(self.answering(at)) == 4, 60, f"all pods answer on {address}", every=1
+            )
         self.theirs = self.proxys()
 
     def apply(self) -> None:
@@ -112,6 +114,10 @@ class Beside:
         shown = rf"\[{address}\]" if ":" in address else address  # other brackets are ranges to curl
         curl = ("curl", "--silent", "--max-time", "5", "--header", "Connection: close", f"http://{shown}/?[1-{times}]")
         return self.cluster.exec(host, *curl, check=False, timeout=300).stdout.splitlines()
+
+    def answering(self, address: str) -> set[str]:
+        """Pods that kube-proxy of the director sends to; 40 requests leave out one of four once in 25,000 times."""
+        return {line.split()[0] for line in self.ask("node1", address, 40)}
 
     def service_addresses(self) -> list[str]:
         return list(self.cluster.get("/api/v1/namespaces/default/services/web")["spec"]["clusterIPs"])
@@ -156,6 +162,11 @@ def answered(beside: Beside) -> None:
             answers = beside.ask(node, address, 40)
             assert {line.split()[0] for line in answers} == pods, (node, address)
             assert len(answers) == 40, (node, address)
+
+
+def lost(before: list[str], now: list[str]) -> dict[str, int]:
+    """What was there before and is not now."""
+    return dict(Counter(before) - Counter(now))
 
 
 def change_services(beside: Beside) -> None:
@@ -221,10 +232,10 @@ def test_ours_answer_after_kube_proxy_has_written_its_rules_again(beside: Beside
 
 def test_what_kube_proxy_made_is_untouched_when_ours_come_and_go(beside: Beside) -> None:
     """Last: it takes the virtual services away."""
-    await_condition(
-        lambda: beside.proxys() == beside.theirs, 120, "all as before", every=1
-    )  # the other Service is gone
+    with_ours = beside.proxys()  # and what kube-proxy has not cleared away yet of the other Service: an empty chain
+    assert lost(beside.theirs, with_ours) == {}
     beside.delete()
-    assert beside.proxys() == beside.theirs
+    without = beside.proxys()
+    assert (lost(with_ours, without), lost(without, with_ours)) == ({}, {})
     for address in beside.service_addresses():
         assert len(beside.ask("node2", address, 20)) == 20
