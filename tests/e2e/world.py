@@ -22,6 +22,7 @@ GROUP = "default"
 DIRECTORS = 2
 FORWARDINGS = ("NAT", "DR", "TUN")
 READY_SECONDS = 120
+PRE_STOP_SECONDS = 15
 PARTS = "app.kubernetes.io/name=ipvs-operator,app.kubernetes.io/component="
 
 Object = dict[str, Any]
@@ -246,7 +247,8 @@ def service(name: str, app: str, **spec: Any) -> Object:
 
 
 def deployment(app: str, image: str, replicas: int) -> Object:
-    """Pods all over the nodes, that go on for 5 s when they are told to end, so that nobody is still sent to them."""
+    """Pods all over the nodes, that go on for a while when they are told to end: until nobody is sent to them any more,
+    and who was has been answered, which a busy machine takes seconds for."""
     labels = {"app": app}
     spread = {
         "maxSkew": 1,
@@ -259,7 +261,7 @@ def deployment(app: str, image: str, replicas: int) -> Object:
         "name": "web",
         "image": image,
         "imagePullPolicy": "IfNotPresent",
-        "lifecycle": {"preStop": {"sleep": {"seconds": 5}}},
+        "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}},
         "readinessProbe": {"httpGet": {"port": 8080}, "periodSeconds": 1, "timeoutSeconds": 10, "failureThreshold": 30},
     }
     return {
