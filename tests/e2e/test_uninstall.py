@@ -2,7 +2,7 @@
 
 import pytest
 from tests.e2e.dumps import Dumps, differences, take_dumps
-from tests.e2e.world import FORWARDINGS, NAMESPACE, World, virtual_service
+from tests.e2e.world import FORWARDINGS, NAMESPACE, ROOT, World, virtual_service
 
 from ipvs_lab.net.waiting import await_condition
 
@@ -24,6 +24,7 @@ def test_every_kernel_is_as_before_the_installation(world: World, before: Dumps 
     for vip in vips["NAT"].values():
         assert vip in during
     world.helm("uninstall", "ipvs", f"--namespace={NAMESPACE}", "--wait")
+    world.kubectl("delete", f"--filename={ROOT / 'crds'}", "--timeout=120s")
     world.kubectl("delete", "deployment/web", "service/web")
     world.kubectl("delete", "namespace", NAMESPACE, "--timeout=120s")
     await_condition(lambda: world.get("pods", "--all-namespaces")["items"] == [], 120, "no pod is left", 0.5)
