@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def await_condition(look: Callable[[], T], timeout: float = 10, what: str = "", every: float = 0.02) -> T:
+def await_condition(look: Callable[[], T], timeout: float = 30, what: str = "", every: float = 0.02) -> T:
     """Call `look` every `every` seconds until what it returns is true, and return that.
 
     AssertionError after `timeout` seconds, with `what` was awaited and the last value seen. A `look` that raises
