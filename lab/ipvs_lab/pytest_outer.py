@@ -26,13 +26,14 @@ START_LIMIT = 120.0  # seconds a kernel has to boot, import and collect
 VIRTUAL_LIMIT = 6 * 3600.0  # seconds of a kernel's virtual time that a test may take
 KERNELS = {"kernel": Setting.VIRTUAL, "bench": Setting.REAL, "cluster": Setting.CLUSTER, "apiserver": None, "e2e": None}
 """By directory, the innermost counts: the kernel that a test runs in, None for this machine's own."""
+PIECES = 3  # kernels one after the other for each worker: durations are not known before the first run
 GRACE = 15.0  # seconds more that the kernel has, for the test inside to fail by itself
 DURATIONS = "lab/durations"  # in pytest's cache
 
 
 @dataclass
 class Worker:
-    """Kernels that run one after the other: the batches still to run, and the kernel that is running."""
+    """Kernels that run one after the other. ``batches``: still to run, by whichever worker comes first."""
 
     batches: list[Batch]
     machine: Machine | None = None
@@ -111,8 +112,10 @@ class Outer:
             for setting in Setting:
                 # Whose time runs by itself runs alone: a busy neighbour would spoil what it measures.
                 several = max(1, self.config.option.lab_workers) if setting is Setting.VIRTUAL else 1
-                batches = split([case for case in cases if case.setting is setting], several, known)
-                self.run_workers(session, [Worker(each) for each in batches], order)
+                pieces = several * PIECES if several > 1 else 1
+                parts = split([case for case in cases if case.setting is setting], pieces, known)
+                batches = [batch for part in parts for batch in part]  # whoever is done takes the next one
+                self.run_workers(session, [Worker(batches) for _ in range(several)], order)
             for record in order.rest():
                 self.retell(record)
             self.check_stop(session)
