@@ -1,5 +1,7 @@
 """What all tests share."""
 
+import os
+
 from ipvs_lab.machine import inside
 
 if not inside():  # in a lab kernel Hypothesis would take 1.5 s to import, for tests that may not use it
@@ -7,4 +9,5 @@ if not inside():  # in a lab kernel Hypothesis would take 1.5 s to import, for t
 
     # How long one example takes says more about the machine than about us; together they should take seconds.
     settings.register_profile("project", deadline=None, max_examples=50)
-    settings.load_profile("project")
+    settings.register_profile("quick", settings.get_profile("project"), max_examples=10)  # for `make unit`
+    settings.load_profile(os.environ.get("IPVS_EXAMPLES", "project"))
