@@ -129,7 +129,11 @@ def test_a_namespace_goes_with_all_that_was_made_for_it(served: World) -> None:
     served.wait_ready("one", namespace=other)  # while it is going, what is in it goes on
     served.remove_namespace(other)
     await_condition(lambda: served.claims() == {"192.0.2.10": ["web"]}, what="its addresses are free")
-    assert {plan["spec"]["virtualService"]["namespace"] for plan in served.plans()} == {served.namespace}
+
+    def owners() -> set[str]:
+        return {plan["spec"]["virtualService"]["namespace"] for plan in served.plans()}
+
+    await_condition(lambda: owners() == {served.namespace}, what="its plans are gone, which go after their claims")
 
 
 def test_what_was_deleted_while_no_operator_ran_is_cleared_away(world: World) -> None:
