@@ -23,6 +23,8 @@ from ipvs_lab.net.waiting import await_condition
 
 from .plans import plan
 
+pytestmark = pytest.mark.slow  # real connections
+
 PLANS_PATH = "/apis/ipvs.dev/v1alpha1/namespaces/lvs/virtualserviceplans"
 NODES_PATH = "/apis/ipvs.dev/v1alpha1/ipvsnodes"
 AWAY = Answer(refusal(503, "ServiceUnavailable"), 503)

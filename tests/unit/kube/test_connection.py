@@ -18,6 +18,8 @@ from ipvs_kube.resources import PODS
 
 from .scripted import Answer, ScriptedServer, Stream, refusal, scripted
 
+pytestmark = pytest.mark.slow  # real connections
+
 UNAUTHORIZED = Answer(refusal(401, "Unauthorized"), 401)
 
 

@@ -67,6 +67,7 @@ def test_what_is_listed_and_has_not_come_is_missing() -> None:
     assert missing(knowing.store, [listed({"web": 7, "api": 6}, "10")]) == [key("api")]
 
 
+@pytest.mark.slow
 def test_what_is_gone_before_it_came_is_not_waited_for_and_nothing_is_listed_again_while_news_come() -> None:
     knowing = Knowing()
     lists = [{"web": 7, "api": 6, "lost": 5}, {"web": 7, "api": 6}]
