@@ -52,6 +52,7 @@ e2e: kernel kubernetes ## images, and clusters whose nodes are kernels with kube
 	$(BIN)/pytest tests/e2e
 
 demo: kernel ## the story told on a real network; make demo MANIFESTS=dir for your own
+	@$(BIN)/python -m compileall -q api kube planner node-agent lab  # agents are started dozens of times
 	@$(BIN)/python -m ipvs_lab.demo $(if $(MANIFESTS),--manifests '$(MANIFESTS)')
 
 cluster: $(READY) ## Kubernetes with our chart, an example, and a client's answers; make cluster NODES=5 for more than three

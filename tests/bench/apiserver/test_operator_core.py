@@ -29,7 +29,7 @@ from ipvs_planner.index import Key
 from ipvs_planner.reconcile import reconcile, reconcile_node
 from ipvs_planner.writes import Reconciliation, Verb, Write
 
-CHANGES_PER_SECOND, SECONDS = 1000, 20.0
+CHANGES_PER_SECOND, SECONDS = 1000, 60.0
 TYPES: Mapping[str, Any] = {type_.__name__: type_ for type_ in (VirtualServicePlan, IPVSAddress, IPVSNode)}
 READY = (Condition("Ready", ConditionStatus.TRUE, "Programmed"),)
 
