@@ -20,10 +20,10 @@ def scale(world: World, vips: Vips, replicas: int) -> None:
 
 
 def pod_on(world: World, part: str, node: str = "") -> str:
-    """The name of a pod of ours."""
+    """The name of a pod of ours that is not about to end."""
     where = [f"--field-selector=spec.nodeName={node}"] if node else []
     pods = world.get("pods", f"--namespace={NAMESPACE}", f"--selector={PARTS}{part}", *where)["items"]
-    name: str = pods[0]["metadata"]["name"]
+    name: str = next(pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"])
     return name
 
 
