@@ -23,7 +23,8 @@ spec:
 """
 TOKEN = """
 process=$(pgrep -x web)
-secrets=/proc/$process/root/var/run/secrets/kubernetes.io/serviceaccount
+files=/proc/$process/root
+secrets=$files/var/run/secrets/kubernetes.io/serviceaccount
 authorization="Authorization: Bearer $(cat $secrets/token)"
 nsenter --target $process --net curl --silent --cacert $secrets/ca.crt --header "$authorization" \
   --max-time 10 https://10.96.0.1/api/v1/namespaces/default/pods

@@ -40,10 +40,6 @@ priorityClassName: {{ . }}
 {{ .root.Files.Get (printf "files/deploy/%s.yaml" .name) | replace "ipvs-system" .root.Release.Namespace }}
 {{- end }}
 
-{{- define "ipvs.testHook" -}}
-{helm.sh/hook: test, helm.sh/hook-weight: "{{ . }}", helm.sh/hook-delete-policy: "before-hook-creation,hook-succeeded"}
-{{- end }}
-
 {{- define "ipvs.hook" -}}
-{helm.sh/hook: pre-delete, helm.sh/hook-weight: "{{ . }}", helm.sh/hook-delete-policy: "before-hook-creation,hook-succeeded"}
+{helm.sh/hook: {{ .on }}, helm.sh/hook-weight: "{{ .weight }}", helm.sh/hook-delete-policy: "before-hook-creation,hook-succeeded"}
 {{- end }}
