@@ -94,9 +94,11 @@ def far_end(subnets: list[str]) -> IPv4Network:
     raise LabError(f"the clusters' network has no IPv4 subnet of 256 addresses or more: {', '.join(subnets)}")
 
 
-def run(*command: str, stdin: str = "", check: bool = True) -> "subprocess.CompletedProcess[str]":
+def run(
+    *command: str, stdin: str = "", check: bool = True, timeout: float | None = None
+) -> "subprocess.CompletedProcess[str]":
     """A command to its end; LabError with what it said where it fails."""
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=timeout)
     if check and done.returncode:
         raise LabError(f"{' '.join(command)}: {done.stderr.strip()}")
     return done

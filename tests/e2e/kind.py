@@ -8,6 +8,7 @@ import contextlib
 import json
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
@@ -15,20 +16,14 @@ from tests.e2e.testbed import CLIENT, Addresses, Image
 
 from ipvs_lab.cluster.images import WEB, own_images
 from ipvs_lab.images import CHECKOUT, DOCKERFILES, digest
-from ipvs_lab.machine import LabError
 from ipvs_lab.net.waiting import await_condition
+from ipvs_lab.places import run
 
 HERE = Path(__file__).parent
 PYTHON = "python:3.13-slim"
 NETWORK = "kind"
 
-
-def sh(*command: str, stdin: str = "", check: bool = True, timeout: float = 900) -> "subprocess.CompletedProcess[str]":
-    """A command of this machine to its end. LabError with what it said where it fails."""
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=timeout)
-    if check and done.returncode:
-        raise LabError(f"{' '.join(command)}: {done.stderr.strip()}")
-    return done
+sh = partial(run, timeout=900)
 
 
 class KindTestbed:
