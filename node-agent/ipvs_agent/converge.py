@@ -236,9 +236,12 @@ class Converger:
         ledger, mirror, now = self.intent.ledger.tables[name], self._found_rows(name), self.clock()
         kept = self._found if name == "sysctls" else ()
         dirty = {key for key in self._dirty[name] if (key in ledger or key in kept) is ups}
-        if name == "sysctls" and (unread := dirty - mirror.keys()):
-            self._small[name].update(self.kernel.sysctls.read(unread))
-            dirty -= self._without_interface(dirty - mirror.keys())
+        if name == "sysctls" and ups:
+            for key in self._dirty[name] - dirty:  # wanted no more, and never raised by us
+                self._settled(name, key)
+            if unread := dirty - mirror.keys():
+                self._small[name].update(self.kernel.sysctls.read(unread))
+                dirty -= self._without_interface(dirty - mirror.keys())
         wanted = {key: row for key in dirty if (row := self._wanted(name, key)) is not None}
         found = {key: mirror[key] for key in dirty if key in mirror}
         if name == "fou" and not ups:
