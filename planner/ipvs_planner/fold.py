@@ -1,7 +1,6 @@
 """From what was planned and what nodes report to a VirtualService's status. Pure and total."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 
 from ipvs_api.meta import Condition, ConditionStatus
 from ipvs_api.node import IPVSNodeStatus
@@ -22,9 +21,10 @@ from ipvs_planner.reasons import Reason
 from ipvs_planner.reports import Void
 
 NO_VOIDS: Mapping[str, Void] = {}
+NOT_BEHIND: Mapping[str, float] = {}
 
 DEADLINE_SECONDS = 60
-"""How long an owning director may lack the current plan before Ready turns False."""
+"""How long an owning director may be behind before Ready turns False."""
 
 
 def fold(
@@ -36,6 +36,7 @@ def fold(
     here: str = "",
     voids: Mapping[str, Void] = NO_VOIDS,
     unfinished: str = "",
+    behind: Mapping[str, float] = NOT_BEHIND,
 ) -> VirtualServiceStatus:
     """The status of ``compiled``'s VirtualService.
 
@@ -43,13 +44,14 @@ def fold(
     whose plans are kept, put the stored plans in. ``reports``: by node; leave out what is void. ``now``: RFC 3339.
     ``here``: the only host whose report can be seen, where hosts do not report to each other; other hosts are Unknown.
     ``voids``: whose report does not count, and why. ``unfinished``: what is still to be told to the nodes, in words.
+    ``behind``: for how many seconds nodes have been behind (``lags``).
     """
     before = previous.conditions if previous is not None else ()
     progress = progress_of(compiled, reports, here, voids)
     owning = [progress[node] for node in _owners(compiled, progress)]
     everybody = owning if here else list(progress.values())
     conditions = [accepted_condition(compiled), _programmed(compiled, progress)]
-    conditions.append(_ready(compiled, owning, everybody, before, now, unfinished))
+    conditions.append(_ready(compiled, owning, everybody, before, unfinished, behind))
     waiting = _names(everybody, Stage.LAGGING)
     if unfinished or waiting:
         reason = Reason.PREPARING if unfinished else Reason.PENDING
@@ -130,8 +132,8 @@ def _ready(
     owning: Sequence[Progress],
     everybody: Sequence[Progress],
     before: Sequence[Condition],
-    now: str,
     unfinished: str,
+    behind: Mapping[str, float],
 ) -> Condition:
     """True once every node concerned has read the current generation back from its kernel.
 
@@ -150,14 +152,16 @@ def _ready(
     failed = [entry for entry in owning if entry.stage is Stage.FAILED]
     lagging = [entry for entry in judged if entry.stage is Stage.LAGGING]
     unknown = [entry for entry in judged if entry.stage in (Stage.UNKNOWN, Stage.FAILED)]
-    overdue = [entry for entry in owning if entry.stage is Stage.LAGGING]
+    overdue = [
+        entry for entry in owning if entry.stage is Stage.LAGGING and behind.get(entry.node, 0.0) >= DEADLINE_SECONDS
+    ]
     status, reason = ConditionStatus.TRUE, str(Reason.PROGRAMMED)
     message = "It is in the kernels of all nodes that have a part in it."
     if healthy is None:
         message += " Whether real servers answer is not checked."
     if failed:
         status, reason, message = ConditionStatus.FALSE, failed[0].reason, failed[0].message
-    elif overdue and waited(before, now) >= DEADLINE_SECONDS:
+    elif overdue:
         status, reason = ConditionStatus.FALSE, Reason.LAGGING
         message = f"For {DEADLINE_SECONDS} s and longer: {overdue[0].message}"
     elif unknown:
@@ -172,16 +176,6 @@ def _was_ready(compiled: Compiled, before: Sequence[Condition]) -> bool:
     """Ready for this very generation: a plan that changes under it (a node came) does not make it less so."""
     ready = condition_of(before, "Ready")
     return ready is not None and is_true(ready) and ready.observed_generation == compiled.generation
-
-
-def waited(conditions: Sequence[Condition], now: str) -> float:
-    """For how many seconds it has been ``Reconciling``; 0 where it is not."""
-    reconciling = condition_of(conditions, "Reconciling")
-    try:
-        since = datetime.fromisoformat(reconciling.last_transition_time if reconciling is not None else now)
-        return max(0.0, (datetime.fromisoformat(now) - since).total_seconds())
-    except (ValueError, TypeError):
-        return 0.0
 
 
 def _names(entries: Iterable[Progress], stage: Stage) -> str:

@@ -17,17 +17,20 @@ from ipvs_planner.assign import claimed_alone, release
 from ipvs_planner.compile import compile_virtual_service
 from ipvs_planner.compiled import Compiled, Outcome
 from ipvs_planner.conditions import condition_of
-from ipvs_planner.fold import DEADLINE_SECONDS, fold, waited
+from ipvs_planner.fold import DEADLINE_SECONDS, fold
 from ipvs_planner.group_status import compile_group
 from ipvs_planner.index import Key
 from ipvs_planner.node_spec import compile_node
 from ipvs_planner.order import NOTHING_SAID, Word, merged, path_of, remembered, staged
 from ipvs_planner.owned import MANAGED
 from ipvs_planner.packed import text_of
+from ipvs_planner.reasons import Reason
 from ipvs_planner.reports import drains, names
 from ipvs_planner.servers import concerned
 from ipvs_planner.snapshot import Snapshot
 from ipvs_planner.writes import Event, Reconciliation, Verb, Write
+
+OVERDUE = "1970-01-01T00:00:00Z"
 
 
 def reconcile(snapshot: Snapshot, key: Key, now: str) -> Reconciliation:
@@ -54,9 +57,11 @@ def reconcile(snapshot: Snapshot, key: Key, now: str) -> Reconciliation:
         return Reconciliation(writes + changes)
     intake = snapshot.service(key)
     if intake is None:
+        snapshot.lags.forget(key)
         return Reconciliation(writes)
     previous = snapshot.status(key)
-    status = _status(snapshot, replace(compiled, plans=stored), wanted, previous, now)
+    behind = _behind(snapshot, key, stored, previous, now)
+    status = _status(snapshot, replace(compiled, plans=stored), wanted, previous, now, behind)
     told: tuple[Event, ...] = ()
     if status != previous:
         metadata = ObjectMeta(key.name, key.namespace, uid=intake.uid)
@@ -64,9 +69,8 @@ def reconcile(snapshot: Snapshot, key: Key, now: str) -> Reconciliation:
         known = previous.conditions if previous is not None else ()
         about = ("VirtualService", key, intake.uid)
         told = tuple(transitions(about, known, status.conditions, ("Accepted", "Ready")))
-    left = DEADLINE_SECONDS - waited(status.conditions, now)
-    waits = condition_of(status.conditions, "Reconciling") is not None and left > 0
-    return Reconciliation(writes, told, left if waits else None)
+    left = [DEADLINE_SECONDS - seconds for seconds in behind.values() if seconds < DEADLINE_SECONDS]
+    return Reconciliation(writes, told, min(left, default=None))
 
 
 def words_for(snapshot: Snapshot, key: Key, stored: Sequence[VirtualServicePlan]) -> dict[str, Word]:
@@ -156,11 +160,36 @@ def _status(
     wanted: VirtualServicePlanSpec | None,
     previous: VirtualServiceStatus | None,
     now: str,
+    behind: Mapping[str, float],
 ) -> VirtualServiceStatus:
     nodes = {node for plan in compiled.plans for node in concerned(plan.spec)}
     voids = {node: void for node in nodes if (void := snapshot.reports.void(node)) is not None}
     reports = {node: report for node in nodes if (report := snapshot.reports.report(node)) is not None}
-    return fold(compiled, reports, previous, now, voids=voids, unfinished=_unfinished(wanted, compiled.plans))
+    unfinished = _unfinished(wanted, compiled.plans)
+    return fold(compiled, reports, previous, now, voids=voids, unfinished=unfinished, behind=behind)
+
+
+def _behind(
+    snapshot: Snapshot,
+    key: Key,
+    stored: Sequence[VirtualServicePlan],
+    previous: VirtualServiceStatus | None,
+    now: str,
+) -> dict[str, float]:
+    """For how many seconds each node has been behind.
+
+    Of what was overdue before this process began, as its status says, nobody remembers more: it is overdue still.
+    """
+    wanted: dict[str, int] = {}
+    for plan in stored:
+        version = number_of(plan.metadata.resource_version)
+        for node in concerned(plan.spec):
+            wanted[node] = max(version, wanted.get(node, -1))
+    said = {node: snapshot.reports.report(node) for node in wanted}
+    reached = {node: number_of(report.observed_resource_version) for node, report in said.items() if report is not None}
+    ready = condition_of(previous.conditions, "Ready") if previous is not None else None
+    since = OVERDUE if ready is not None and ready.reason == Reason.LAGGING else ""
+    return snapshot.lags.behind(key, wanted, reached, now, since=since)
 
 
 def _unfinished(wanted: VirtualServicePlanSpec | None, stored: Sequence[VirtualServicePlan]) -> str:

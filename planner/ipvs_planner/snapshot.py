@@ -26,6 +26,7 @@ from ipvs_planner.endpoints import return_ends
 from ipvs_planner.groups import Directors, GroupFacts, directors_of, group_facts
 from ipvs_planner.index import Index, Key, Owner, Party
 from ipvs_planner.intake import Intake
+from ipvs_planner.lags import Lags
 from ipvs_planner.nodes import NodeFacts, Nodes, node_facts
 from ipvs_planner.owned import Owned
 from ipvs_planner.packed import Endpoint, Packed
@@ -97,6 +98,7 @@ class Snapshot:
         self.addresses = Allocation(self)
         self.stored = StoredPlans()
         self.reports = Reports(self.stored)
+        self.lags = Lags()
 
     def keys(self) -> Iterator[Key]:
         """Every VirtualService that was put and not removed."""

@@ -172,6 +172,7 @@ class Operator:
 
     def __init__(self, server: ApiServer) -> None:
         self.server = server
+        self.now = NOW
         self.dirty: dict[Item, None] = {}
         self.store = Store(NAMESPACE, self._mark, judges_pods=False)
         self.heard = server.version
@@ -197,10 +198,10 @@ class Operator:
         if item.work is Work.NODE:
             return reconcile_node(snapshot, item.name)
         if item.work is Work.GROUP:
-            return reconcile_group(snapshot, item.name, NOW)
+            return reconcile_group(snapshot, item.name, self.now)
         if item.work is Work.BALANCER:
-            return reconcile_balancer(snapshot, Key(item.namespace, item.name), NOW)
-        return reconcile(snapshot, Key(item.namespace, item.name), NOW)
+            return reconcile_balancer(snapshot, Key(item.namespace, item.name), self.now)
+        return reconcile(snapshot, Key(item.namespace, item.name), self.now)
 
     def work(self, item: Item) -> None:
         self.dirty.pop(item, None)

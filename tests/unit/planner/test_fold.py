@@ -197,8 +197,9 @@ def test_a_director_that_lags_makes_it_unready_after_the_deadline_only() -> None
     late = fold(changed, seen, ready, T1)
     assert conditions(late)["Ready"] == "True Programmed", "same generation: a node came or went"
     assert conditions(late)["Reconciling"] == "True Pending"
-    assert conditions(fold(changed, seen, late, "2026-01-01T00:01:59Z"))["Ready"] == "True Programmed"
-    overdue = fold(changed, seen, late, T2)
+    for behind in ({"lb1": 59.0}, {"lb2": 3600.0}):
+        assert conditions(fold(changed, seen, late, T2, behind=behind))["Ready"] == "True Programmed"
+    overdue = fold(changed, seen, late, T2, behind={"lb1": 60.0})
     assert conditions(overdue)["Ready"] == "False Lagging"
     assert "lb1" in condition(overdue, "Ready").message
     mended = fold(changed, seen | {"lb1": report("8")}, overdue, T3)

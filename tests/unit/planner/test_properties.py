@@ -40,11 +40,11 @@ def results(snapshot: Snapshot) -> dict[Key, Compiled]:
     return {key: compile_virtual_service(snapshot, key) for key in keys}
 
 
-REMEMBERED = ("_around", "_owners", "_rooms", "decided")
+REMEMBERED = ("_around", "_owners", "_rooms", "decided", "lags")
 
 
 def inside(value: object) -> object:
-    """A snapshot's tables as plain values; what is only remembered to be quicker is left out."""
+    """A snapshot's tables as plain values; what is only remembered is left out."""
     if hasattr(value, "__dict__"):
         return {name: inside(part) for name, part in vars(value).items() if name not in REMEMBERED}
     return value

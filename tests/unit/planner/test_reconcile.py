@@ -178,3 +178,40 @@ def test_who_was_deleted_while_no_operator_was_there_is_cleared_away() -> None:
     assert second.spec.withdrawn, "only its claim remembered that nodes may have it"
     fleet.rest(again)
     assert fleet.server.of("VirtualServicePlan") == fleet.server.of("IPVSAddress") == []
+
+
+def changing(fleet: Fleet, operator: Operator, *, silent: str = "") -> list[str]:
+    """What Ready says while real servers change every 20 s for three minutes: an agent reports one change when the next
+    is written already. ``silent``: one that does not report."""
+    said = []
+    for turn in range(1, 10):
+        for agent in fleet.agents.values():
+            if agent.name != silent:
+                agent.learn()
+                agent.report()
+        operator.now = f"2026-01-01T00:{turn * 20 // 60:02}:{turn * 20 % 60:02}Z"
+        fleet.put(slice_(endpoints=[f"10.1.2.{5 + turn}@rs1", "10.1.3.5@rs2"]))
+        operator.settle()
+        said.append(fleet.ready()["web"])
+    return said
+
+
+def test_directors_that_follow_changes_are_ready_though_they_never_have_the_last() -> None:
+    fleet = Fleet(*WORLD, core(), slice_(), fronting(forwarding="NAT"))
+    operator = Operator(fleet.server)
+    fleet.rest(operator)
+    assert set(changing(fleet, operator)) == {"True Programmed"}
+    assert set(changing(fleet, operator, silent="lb2")) == {"True Programmed"}, "it does not answer for the address"
+
+
+def test_a_director_that_is_stuck_is_told_though_changes_go_on_and_by_the_next_operator_too() -> None:
+    fleet = Fleet(*WORLD, core(), slice_(), fronting(forwarding="NAT"))
+    operator = Operator(fleet.server)
+    fleet.rest(operator)
+    assert changing(fleet, operator, silent="lb1") == ["True Programmed"] * 3 + ["False Lagging"] * 6
+    successor = Operator(fleet.server)
+    successor.now = operator.now
+    successor.settle()
+    assert fleet.ready()["web"] == "False Lagging"
+    fleet.rest(successor)
+    assert fleet.ready()["web"] == "True Programmed"
