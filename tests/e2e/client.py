@@ -30,20 +30,40 @@ def new_socket(address: str, kind: socket.SocketKind) -> socket.socket:
     return sock
 
 
-async def by_http(address: str, port: int) -> tuple[str, int]:
-    """A request on a connection of its own: what was answered, whole, and how many packets were sent again."""
+class Request:
+    """A request on a connection of its own: how far it came, from which port, and how many packets were sent again."""
+
+    def __init__(self) -> None:
+        self.stage, self.port, self.again = "connecting", 0, 0
+
+    def __str__(self) -> str:
+        return f"{self.stage} from port {self.port}, {self.again} packets sent again"
+
+    def look(self, sock: socket.socket) -> None:
+        told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+        self.again = int.from_bytes(told[RETRANSMITTED], sys.byteorder)
+        self.port = sock.getsockname()[1]
+
+
+async def by_http(address: str, port: int, seen: Request | None = None) -> tuple[str, int]:
+    """What was answered, whole, and how many packets were sent again."""
     loop = asyncio.get_running_loop()
+    seen = seen or Request()
     with new_socket(address, socket.SOCK_STREAM) as sock:
-        await loop.sock_connect(sock, (address, port))
-        await loop.sock_sendall(sock, HTTP)
-        answer = b""
-        while data := await loop.sock_recv(sock, 4096):
-            answer += data
-        again = int.from_bytes(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[RETRANSMITTED], sys.byteorder)
+        try:
+            await loop.sock_connect(sock, (address, port))
+            await loop.sock_sendall(sock, HTTP)
+            seen.stage = "waiting for an answer"
+            answer = b""
+            while data := await loop.sock_recv(sock, 4096):
+                seen.stage = "waiting for the rest"
+                answer += data
+        finally:
+            seen.look(sock)
     head, _, body = answer.partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.") or head.split()[1] != b"200" or not body.endswith(b"\n"):
         raise ConnectionError(f"half an answer: {answer!r}")
-    return body.decode().strip(), again
+    return body.decode().strip(), seen.again
 
 
 async def by_datagram(address: str, port: int) -> tuple[str, int]:
@@ -85,11 +105,11 @@ class Load:
         self.start = time.monotonic()
 
     async def one(self, address: str) -> None:
-        began = time.monotonic()
+        began, request = time.monotonic(), Request()
         try:
-            answer, again = await asyncio.wait_for(by_http(address, self.port), PATIENCE)
+            answer, again = await asyncio.wait_for(by_http(address, self.port, request), PATIENCE)
         except (OSError, TimeoutError) as error:
-            self.failures.append((round(began - self.start, 3), address, kind_of(error)))
+            self.failures.append((round(began - self.start, 3), address, f"{kind_of(error)} {request}"))
             return
         took = time.monotonic() - began
         self.answers[answer.split()[0]] += 1

@@ -47,11 +47,10 @@ def test_a_deployment_is_scaled_down_and_up_and_rolled(web: World, vips: Vips) -
         web.kubectl("rollout", "restart", "deployment/web")
         web.rolled("deployment/web")
         await_condition(lambda: web.served(vips.values()) == {10}, 120, "new pods everywhere", 0.5)
-    told = seen.result
-    assert not told.failed, told
+    web.whole(seen)
     new = set(web.pods_of("web"))
     assert not new & old
-    assert new <= set(told.answers)
+    assert new <= set(seen.result.answers)
 
 
 def test_agents_are_rolled(web: World, vips: Vips) -> None:
@@ -59,7 +58,7 @@ def test_agents_are_rolled(web: World, vips: Vips) -> None:
     with web.load(vips.values(), RATE) as seen:
         web.kubectl("rollout", "restart", "daemonset/ipvs-agent", f"--namespace={NAMESPACE}")
         web.rolled("daemonset/ipvs-agent", NAMESPACE)
-    assert not seen.result.failed, seen.result
+    web.whole(seen)
     assert pod_on(web, "agent") != before
 
 
@@ -72,7 +71,7 @@ def test_the_agent_of_the_director_is_killed_and_comes_back(web: World, vips: Vi
         await_condition(lambda: restarts(web, pod) == before + 1, 60, "the agent starts again", 0.5)
         web.rolled("daemonset/ipvs-agent", NAMESPACE)
         scale(web, vips, 5)
-    assert not seen.result.failed, seen.result
+    web.whole(seen)
 
 
 def test_a_director_has_no_kubelet(web: World, vips: Vips) -> None:
@@ -83,7 +82,7 @@ def test_a_director_has_no_kubelet(web: World, vips: Vips) -> None:
             scale(web, vips, 4)  # its agent works on
         finally:
             web.testbed.start_kubelet(director)
-    assert not seen.result.failed, seen.result
+    web.whole(seen)
 
 
 def test_operators_are_killed(web: World, vips: Vips) -> None:
@@ -93,7 +92,7 @@ def test_operators_are_killed(web: World, vips: Vips) -> None:
                     "--grace-period=0")  # fmt: skip
         web.rolled("deployment/ipvs-operator", NAMESPACE)
         scale(web, vips, 7)
-    assert not seen.result.failed, seen.result
+    web.whole(seen)
 
 
 def test_the_release_is_upgraded(web: World, vips: Vips) -> None:
@@ -103,5 +102,5 @@ def test_the_release_is_upgraded(web: World, vips: Vips) -> None:
         web.chart("upgrade", *(f"--set={part}.podAnnotations.upgraded=yes" for part in ("agent", "operator")))
         web.rolled("daemonset/ipvs-agent", NAMESPACE)
         web.rolled("deployment/ipvs-operator", NAMESPACE)
-    assert not seen.result.failed, seen.result
+    web.whole(seen)
     assert not before & {pod_on(web, "agent"), pod_on(web, "operator")}

@@ -4,6 +4,7 @@ import contextlib
 import ipaddress
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ GROUP = "default"
 DIRECTORS = 2
 FORWARDINGS = ("NAT", "DR", "TUN")
 READY_SECONDS = 120
-PRE_STOP_SECONDS = 15
+PRE_STOP_SECONDS = 5  # as in docs/kubernetes.md
 PARTS = "app.kubernetes.io/name=ipvs-operator,app.kubernetes.io/component="
 
 Object = dict[str, Any]
@@ -199,6 +200,18 @@ class World:
                 running.kill()
         print(seen.told)
 
+    def whole(self, seen: Seen) -> None:
+        """None of a load's requests failed; else what directors know of those that did, and what befell pods."""
+        if not seen.result.failed:
+            return
+        ports = re.findall(r"from port (\d+)", str(seen.result.failures))
+        told = [str(seen.result)]
+        for node in self.testbed.nodes[:DIRECTORS]:
+            known = self.testbed.run(node, "ipvsadm", "-Lcn", check=False).stdout.splitlines()
+            told += [f"{node}: {line}" for line in known if any(f":{port} " in line for port in ports)]
+        told.append(self.kubectl("get", "events", "--sort-by=.lastTimestamp", check=False))
+        raise AssertionError("\n".join([*told, self.pods()]))
+
     def real_servers(self, node: str, address: str, proto: str = "tcp", port: int = 80) -> dict[str, int]:
         """What ipvsadm says on a node of one of its services: weights of the real servers by address and port."""
         shown = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
@@ -262,6 +275,7 @@ def deployment(app: str, image: str, replicas: int) -> Object:
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}},
+        "resources": {"requests": {"cpu": "150m"}},  # without, everything else on a busy node comes first
         "readinessProbe": {"httpGet": {"port": 8080}, "periodSeconds": 1, "timeoutSeconds": 10, "failureThreshold": 30},
     }
     return {

@@ -27,6 +27,9 @@ HEAD = struct.Struct("!BI")  # kind and length of a frame; the same in remote.py
 INPUT, OUTPUT, ERRORS, STATUS = range(4)
 MS_NOSUID, MS_REMOUNT, MS_BIND = 0x2, 0x20, 0x1000  # mount(2)
 SUBTREE = Path("/sys/fs/cgroup/cgroup.subtree_control")
+OWN_GROUP, OWN_WEIGHT = Path("/sys/fs/cgroup/node"), 10
+"""The cgroup of the host's programs: a kubelet and a containerd that start pods leave the only processor to pods that
+work already, whose group has 39 (one processor) or more."""
 
 
 def prepare(name: str) -> None:
@@ -49,6 +52,8 @@ def prepare(name: str) -> None:
         subprocess.run(["mount", *arguments], check=True)
     for controller in ("cpu", "memory", "pids"):
         SUBTREE.write_text(f"+{controller}")
+    OWN_GROUP.mkdir()
+    (OWN_GROUP / "cpu.weight").write_text(str(OWN_WEIGHT))
     # cAdvisor, in the kubelet, refuses a processor without a clock, and this kernel's has none.
     told = Path("/proc/cpuinfo").read_text()
     Path("/run/cpuinfo").write_text(told.replace("bogomips", "cpu MHz\t\t: 2000.000\nbogomips"))
@@ -73,7 +78,12 @@ class Programs:
         if (known := self.running.get(name)) is None or known.poll() is not None:
             with (self.logs / f"{name}.log").open("ab") as log:
                 self.running[name] = subprocess.Popen(
-                    self.commands[name], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                    self.commands[name],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    preexec_fn=lambda: (OWN_GROUP / "cgroup.procs").write_text("0"),
                 )
 
     def stop(self, name: str, number: int) -> None:
