@@ -31,8 +31,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         made.down()
 
 
-def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([PROGRAM, *arguments, f"--name={NAME}"], capture_output=True, text=True, check=False)
+def run(verb: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([PROGRAM, verb, f"--name={NAME}", *arguments], capture_output=True, text=True, check=False)
 
 
 def answers(told: str) -> dict[str, int]:

@@ -16,8 +16,8 @@ from ipvs_lab.places import LabPlace
 pytestmark = pytest.mark.skipif(bool(inside()), reason="a lab kernel does not run in a lab kernel")
 
 BROKEN = (
-    "add table inet broken; add chain inet broken all { type filter hook prerouting priority -400 ; } ; "
-    "add rule inet broken all tcp dport 8080 ip daddr 10.200.0.112/28 drop"
+    "add table inet broken; add chain inet broken early { type filter hook prerouting priority -400 ; } ; "
+    "add rule inet broken early tcp dport 8080 ip daddr 10.200.0.112/28 drop"
 )
 
 
