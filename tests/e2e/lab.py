@@ -1,6 +1,7 @@
 """The suite's cluster in the lab: every node a kernel of its own."""
 
 import contextlib
+import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from ipvs_lab.net.waiting import await_condition
 from ipvs_lab.site import ADDRESS
 
 OUTSIDE = Path(__file__).with_name("outside.py")
+PROXY_CONFIGURATION = "/run/node/kube-proxy.json"
 
 
 class LabTestbed:
@@ -26,7 +28,7 @@ class LabTestbed:
     web = WEB
     values: Sequence[str] = ("--set=modules.load=false",)  # all that the agent needs is built into the lab's kernel
     addresses: Mapping[int, Addresses] = {
-        4: Addresses("10.200.0.101-10.200.0.199", "10.200.0.101", "10.200.0.0/24"),
+        4: Addresses("10.200.0.128/26", "10.200.0.128", "10.200.0.0/24"),
         6: Addresses("fd00:10:200::100/120", "fd00:10:200::101", "fd00:10:200::/64"),
     }
 
@@ -42,6 +44,8 @@ class LabTestbed:
 
     def up(self) -> None:
         self.cluster.up(self._spec, self._archives)
+        if self._spec.kube_proxy == "ipvs":
+            exclude_from_kube_proxy(self.cluster, [one.ranges for one in self.addresses.values()])
 
     def down(self) -> None:
         self.cluster.down()
@@ -103,3 +107,13 @@ class LabTestbed:
     def start_api(self) -> None:
         self.cluster.start_api()
         await_condition(lambda: self.kubectl("get", "--raw=/readyz", check=False).stdout == "ok", 60, "the API server")
+
+
+def exclude_from_kube_proxy(cluster: Cluster, ranges: Sequence[str]) -> None:
+    """Have kube-proxy in IPVS mode leave our addresses alone: docs/coexistence.md."""
+    for node in cluster.nodes:
+        written = json.loads(cluster.exec(node, "cat", PROXY_CONFIGURATION).stdout)
+        written["ipvs"] = {"excludeCIDRs": list(ranges), "strictARP": True}
+        cluster.exec(node, "tee", PROXY_CONFIGURATION, stdin=json.dumps(written))
+        cluster.stop_program(node, "kube-proxy")
+        cluster.start_program(node, "kube-proxy")

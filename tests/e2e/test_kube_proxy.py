@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.e2e.lab import exclude_from_kube_proxy
 
 from ipvs_lab.cluster.cluster import Cluster
 from ipvs_lab.cluster.images import WEB
@@ -21,7 +22,6 @@ pytestmark = pytest.mark.skipif(bool(inside()), reason="a lab kernel does not ru
 VIPS = {"direct": ("10.200.0.121", "fd00:10:200::121"), "masked": ("10.200.0.122", "fd00:10:200::122")}
 RANGES = ["10.200.0.112/28", "fd00:10:200::100/120"]
 CLIENTS = ("10.200.0.2", "fd00:10:200::2")
-CONFIGURATION = "/run/node/kube-proxy.json"
 RULES = "-save | grep '^-A.*KUBE'"
 MADE = {
     "nftables": ("nft --stateless list table ip kube-proxy", "nft --stateless list table ip6 kube-proxy"),
@@ -209,12 +209,7 @@ def says_what_to_set(beside: Beside) -> None:
 
 def exclude(beside: Beside) -> None:
     """Set what the condition says."""
-    for node in ("node1", "node2"):
-        written = json.loads(beside.cluster.exec(node, "cat", CONFIGURATION).stdout)
-        written["ipvs"] = {"excludeCIDRs": RANGES, "strictARP": True}
-        beside.cluster.exec(node, "tee", CONFIGURATION, stdin=json.dumps(written))
-        beside.cluster.stop_program(node, "kube-proxy")
-        beside.cluster.start_program(node, "kube-proxy")
+    exclude_from_kube_proxy(beside.cluster, RANGES)
     await_condition(lambda: beside.condition("Coexistence").get("status") == "True", 120, "the agent notices")
 
 
