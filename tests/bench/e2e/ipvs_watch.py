@@ -4,9 +4,10 @@
     has VIP PORT RIP          a service of TCP sends new connections to a real server
     lacks VIP PORT RIP        it has it no more, or with weight 0
 
-The answer to each is a line with `done`.
+The answer to each is a line with `done`; it ends where that takes ten minutes.
 """
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 from ipvs_agent.kernel.ipvs import IpvsTable
 from ipvs_agent.services import destinations_of, pack_key, unpack_destination
 
+LONGEST = 600  # seconds
 WHOLE, ONE = 0.1, 0.005
 """Seconds between looks: at a file of all services, and at the real servers of one."""
 
@@ -40,6 +42,7 @@ def has(table: IpvsTable, vip: str, port: int, server: str) -> bool:
 def main() -> None:
     table = None
     for line in sys.stdin:
+        signal.alarm(LONGEST)
         what, vip, first, second = line.split()
         if what == "whole":
             while not whole(vip, int(first), int(second)):
@@ -48,6 +51,7 @@ def main() -> None:
             table = table or IpvsTable()
             while has(table, vip, int(first), second) is not (what == "has"):
                 time.sleep(ONE)
+        signal.alarm(0)
         print("done", flush=True)
 
 
