@@ -9,7 +9,8 @@ from tests.apiserver.world import World
 from ipvs_kube.resources import SERVICES
 from ipvs_lab.net.waiting import await_condition
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "kubernetes"
+ALL = Path(__file__).parents[2] / "examples"
+EXAMPLES = ALL / "kubernetes"
 PODS = {
     "10.1.0.5": "director",
     "10.1.0.6": "director",
@@ -31,6 +32,15 @@ def applied(shop: World) -> Iterator[World]:
     shop.endpoints(PODS, "web-public")
     yield shop
     shop.delete(SERVICES, "web-public")
+
+
+@pytest.mark.parametrize("name", ["demo", "features", "kubernetes"])
+def test_what_hosts_read_from_a_directory_an_api_server_takes_too(shop: World, name: str) -> None:
+    """Nodes included; without a warning."""
+    strict = ("--server-side", "--dry-run=server", "--validate=strict", "--warnings-as-errors")
+    told = shop.kubectl("apply", *strict, f"--filename={ALL / name}").splitlines()
+    declared = "".join(path.read_text() for path in (ALL / name).glob("*.yaml")).count("\nkind: ")
+    assert len(told) == declared > 0
 
 
 def row(world: World, name: str) -> list[str]:

@@ -10,6 +10,8 @@ from ipvs_lab.net.dumps import COMMANDS, VOLATILE_SYSCTLS, Dump, steady
 Dumps = Mapping[str, Dump]
 OTHERS = {"kube-proxy", "kindnet-network-policies", "kindnet-ipmasq", "kindnet-dnscache"}
 """nftables tables that others keep changing."""
+KUBELETS = {"KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"}
+"""Chains that a kubelet makes; where the first attempt fails, as on a busy machine, a minute later."""
 BORN_WITH = re.compile(r"(?<=link/ether )\S+|(?<=permaddr )\S+")
 """What a kernel draws by lot for its devices when it starts; a node may have been off meanwhile."""
 SYSCTLS = ("grep", "--recursive", "--no-messages", "", "/proc/sys/net")
@@ -27,6 +29,8 @@ def take_dump(testbed: Testbed, node: str) -> Dump:
     for name, command in commands.items():
         done = testbed.run(node, *command, check=False)
         told = BORN_WITH.sub("MAC", done.stdout) + (done.stderr if done.returncode else "")
+        if name.startswith("nft ") and only_kubelets(told):
+            continue
         sections[name] = steady(name, told)
     lines = testbed.run(node, *SYSCTLS, check=False).stdout.splitlines()
     settings = [re.sub(r"\s+", " ", line.removeprefix("/proc/sys/").replace(":", " = ", 1)) for line in lines]
@@ -39,6 +43,12 @@ def tables(testbed: Testbed, node: str) -> dict[str, tuple[str, ...]]:
     found = [line.split() for line in testbed.run(node, "nft", "list", "tables", check=False).stdout.splitlines()]
     wanted = [words for words in found if words[-1] not in OTHERS]
     return {" ".join(("nft", *words)): ("nft", "-s", "list", *words) for words in wanted}
+
+
+def only_kubelets(table: str) -> bool:
+    """It has chains of the kubelet, and nothing else."""
+    chains = set(re.findall(r"^\tchain (\S+)", table, re.MULTILINE))
+    return bool(chains) and chains <= KUBELETS
 
 
 def differences(before: Dumps, after: Dumps) -> str:
