@@ -17,6 +17,7 @@ import (
 	source "github.com/fluxcd/source-controller/api/v1"
 	lua "github.com/yuin/gopher-lua"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	whole "k8s.io/apimachinery/pkg/util/json"
 )
 
 type verdict struct {
@@ -57,7 +58,7 @@ func answer(arguments []string) (any, error) {
 		return nil, err
 	}
 	var objects []map[string]any
-	if err := json.Unmarshal(input, &objects); err != nil {
+	if err := whole.Unmarshal(input, &objects); err != nil { // whole numbers stay so: kstatus takes no others
 		return nil, err
 	}
 	told := []verdict{}
@@ -104,6 +105,8 @@ func value(state *lua.LState, given any) lua.LValue {
 	case bool:
 		return lua.LBool(given)
 	case float64:
+		return lua.LNumber(given)
+	case int64:
 		return lua.LNumber(given)
 	case string:
 		return lua.LString(given)
