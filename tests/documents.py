@@ -86,6 +86,25 @@ def block(document: str, heading: str, number: int = 0, language: str = "") -> B
     raise DocumentError(f"{document} has no block {number} of {language or 'commands'} below the heading {heading!r}")
 
 
+def shown(command: Command, addresses: Mapping[str, str], varying: Mapping[str, str]) -> re.Pattern[str]:
+    """What the output of a command is searched for: the lines of the document, one after the other, whatever the space
+    between words. ``addresses``: a pattern for each. ``varying``: words that differ from run to run, as patterns of the
+    document's words and of a run's. DocumentError: an address is in none."""
+
+    def word(text: str) -> str:
+        mark = text[-1] if text[-1] in ";,." else ""
+        for documented, real in varying.items():
+            if re.fullmatch(documented, text.removesuffix(mark)):
+                return real + re.escape(mark)
+        parts = re.split(f"({ADDRESS})", text)
+        if unknown := [part for part in parts[1::2] if part not in addresses]:
+            raise DocumentError(f"nobody says what output has for {unknown[0]}")
+        return "".join(addresses[part] if number % 2 else re.escape(part) for number, part in enumerate(parts))
+
+    lines = (r"\s+".join(map(word, line.split())) for line in command.output)
+    return re.compile("\n".join(rf"^\s*{line}\s*$" for line in lines), re.MULTILINE)
+
+
 def substituted(text: str, table: Mapping[str, str], placeholders: str = f"{WORD}|{ADDRESS}") -> str:
     """``text`` with another word for each placeholder. DocumentError: one is not in the table."""
 

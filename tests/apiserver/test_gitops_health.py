@@ -53,7 +53,7 @@ def scripts(control_plane: ControlPlane) -> Iterator[dict[str, str]]:
     told = control_plane.kubectl("get", "configmap", "argocd-cm", "--namespace=argocd", "--output=json").stdout
     data = json.loads(told)["data"]
     assert data.pop("url") == "https://argo"
-    yield {key.removeprefix("resource.customizations.health.ipvs.dev_"): script for key, script in data.items()}
+    yield {key.removeprefix("resource.customizations.health."): script for key, script in data.items()}
     control_plane.remove_namespace("argocd")
 
 
@@ -67,7 +67,8 @@ class Judges:
 
     def __call__(self, stored: Object | None) -> tuple[str, str]:
         assert stored is not None
-        command = [str(self._program), "health", str(self._directory / stored["kind"])]
+        group = stored["apiVersion"].partition("/")[0]
+        command = [str(self._program), "health", str(self._directory / f"{group}_{stored['kind']}")]
         done = subprocess.run(command, input=json.dumps([stored]), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         (told,) = json.loads(done.stdout)
@@ -90,8 +91,13 @@ def judges(gitops: Path, scripts: dict[str, str], tmp_path: Path) -> Judges:
     return Judges(gitops, scripts, tmp_path)
 
 
-def test_argo_cd_is_told_of_both_kinds(scripts: dict[str, str]) -> None:
-    assert set(scripts) == {VIRTUAL_SERVICES.kind, DIRECTOR_GROUPS.kind}
+def test_argo_cd_is_told_of_both_kinds_and_of_its_own(scripts: dict[str, str], judges: Judges) -> None:
+    ours = {f"{resource.group}_{resource.kind}" for resource in (VIRTUAL_SERVICES, DIRECTOR_GROUPS)}
+    assert set(scripts) == {*ours, "argoproj.io_Application"}
+    application = objects(GITOPS / "argocd/application.yaml")[0]
+    assert judges(application)[0] == "Progressing"
+    for health in ("Healthy", "Degraded"):
+        assert judges(application | {"status": {"health": {"status": health}}})[0] == health
 
 
 def test_what_no_operator_has_seen_is_under_way(world: World, judges: Judges) -> None:

@@ -5,7 +5,6 @@
 
 import contextlib
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -14,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from tests.documents import ADDRESS, ROOT, Block, Command, DocumentError, substituted
+from tests.documents import ADDRESS, ROOT, Block, Command, DocumentError, shown, substituted
 from tests.e2e.lab import LabTestbed
 from tests.e2e.testbed import CLIENT
 
@@ -28,12 +27,13 @@ SHOWN_SECONDS = 120
 
 
 class Workstation:
-    """``table``: what stands for the placeholders of commands; ``shown``: patterns, for addresses in output."""
+    """``table``: what stands for the placeholders of commands; ``addresses``: patterns, for those in output."""
 
     def __init__(
-        self, testbed: LabTestbed, helm: Path, directory: Path, table: dict[str, str], shown: dict[str, str]
+        self, testbed: LabTestbed, helm: Path, directory: Path, table: dict[str, str], addresses: dict[str, str]
     ) -> None:
-        self.testbed, self.checkout, self.table, self.shown = testbed, directory / "checkout", table, shown
+        self.testbed, self.checkout = testbed, directory / "checkout"
+        self.table, self.addresses = table, addresses
         for name in PARTS:
             source, target = ROOT / name, self.checkout / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -94,35 +94,17 @@ class Workstation:
 
     def command(self, command: Command, extra: str = "") -> None:
         text = f"{self.text(command)} {extra}".rstrip()
-        if not (command.output and text.startswith("kubectl get ")):
-            told = self.shell(text)
-            assert re.search(self.pattern(command), told, re.MULTILINE), f"{text}: {told}"
-            return
+        pattern = shown(command, self.addresses, VARYING)
 
         def looks_so() -> bool:
             told = self.shell(text)
-            assert re.search(self.pattern(command), told, re.MULTILINE), told
+            assert pattern.search(told), told
             return True
 
-        await_condition(looks_so, SHOWN_SECONDS, f"{text} shows {command.output}", 0.5)
-
-    def pattern(self, command: Command) -> str:
-        """The lines of output, one after the other, whatever the space between words."""
-        return "\n".join(rf"^\s*{self.pattern_of(line)}\s*$" for line in command.output)
-
-    def pattern_of(self, line: str) -> str:
-        return r"\s+".join(self.word(word) for word in line.split())
-
-    def word(self, word: str) -> str:
-        """A word of output as a pattern."""
-        mark = next((end for end in ";,." if word.endswith(end)), "")
-        for documented, real in VARYING.items():
-            if re.fullmatch(documented, word.removesuffix(mark)):
-                return real + re.escape(mark)
-        parts = re.split(f"({ADDRESS})", word)
-        if unknown := [part for part in parts[1::2] if part not in self.shown]:
-            raise DocumentError(f"nobody says what output has for {unknown[0]}")
-        return "".join(self.shown[part] if number % 2 else re.escape(part) for number, part in enumerate(parts))
+        if text.startswith("kubectl get "):  # what is looked at comes to be as the document shows it
+            await_condition(looks_so, SHOWN_SECONDS, f"{text} shows {command.output}", 0.5)
+        else:
+            looks_so()
 
     def text(self, command: Command, **other: str) -> str:
         """A command with its placeholders substituted, some of them by ``other`` words than usual."""

@@ -1,7 +1,7 @@
 """Commands of documents: how they are read, and that none goes untested."""
 
 import pytest
-from tests.documents import ROOT, Block, Command, DocumentError, block, blocks, substituted
+from tests.documents import ROOT, Block, Command, DocumentError, block, blocks, shown, substituted
 from tests.e2e import steps
 
 WALKS = [ROOT / "tests" / name for name in ("e2e/test_documents.py", "apiserver/test_gitops_health.py")]
@@ -53,6 +53,17 @@ def test_placeholders_are_substituted_and_one_that_nobody_knows_fails() -> None:
     for unknown in ("label node NAME", "curl http://192.0.2.1/", "ping 198.51.100.0/24"):
         with pytest.raises(DocumentError, match="nobody says what stands for"):
             substituted(unknown, table)
+
+
+def test_output_is_as_shown_but_for_what_no_two_runs_have_in_common() -> None:
+    command = Command("kubectl get ivs web", ("NAME  VIP         AGE", "web   192.0.2.10  5s"))
+    pattern = shown(command, {"192.0.2.10": r"10\.0\.0\.1"}, {r"\d+s": r"\d+[sm]"})
+    assert pattern.search("NAME   VIP        AGE\nweb    10.0.0.1   2m\n")
+    assert not pattern.search("NAME   VIP        AGE\nweb    10.0.0.12  2m\n")
+    assert not pattern.search("NAME   VIP        READY   AGE\nweb    10.0.0.1   True    2m\n")
+    assert shown(Command("true"), {}, {}).search("")
+    with pytest.raises(DocumentError, match="nobody says what output has for 192"):
+        shown(command, {}, {})
 
 
 def test_every_block_of_commands_is_run_by_the_suite_or_has_a_reason() -> None:
