@@ -109,7 +109,7 @@ class Machine:
 
         memory: ceiling of the kernel's memory, as in "2G". virtual_time: skip over time in which nothing runs.
         files: more files for `directory`, by name. directory_variable: an environment variable that names it inside.
-        nic: a cable into a site, `vec0` inside.
+        nic: cables into a site, `vec0` and so on inside.
         """
         self.directory = Path(tempfile.mkdtemp(prefix="ipvs-lab-"))
         self.virtual_time = virtual_time
@@ -156,7 +156,7 @@ class Machine:
             f"con1=fd:0,fd:{output[0]}" if terminal else f"con1=null,fd:{output[0]}",
             "quiet", "panic=-1", "oops=panic", "seccomp=on",
             *(["time-travel"] if self.virtual_time else []),
-            *([nic.device] if nic else []),
+            *(nic.devices if nic else ()),
         ]  # fmt: skip
         variables = {key: value for key, value in os.environ.items() if key not in ("TMP", "TEMP")}
         variables["TMPDIR"] = str(memory_directory())

@@ -20,9 +20,10 @@ from ipvs_lab.machine import LabError
 from ipvs_lab.scratch import Scratch
 
 BRIDGE, NETWORK, ADDRESS = "br0", "10.200.0.0/24", "10.200.0.1"
+BRIDGE_OPTIONS = "type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
 HOLD = f"""set -e
 ip link set lo up
-ip link add name {BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+ip link add name {BRIDGE} {BRIDGE_OPTIONS}
 ip addr add {ADDRESS}/24 dev {BRIDGE}
 ip link set {BRIDGE} up
 ethtool -K {BRIDGE} tx off >/dev/null
@@ -47,9 +48,15 @@ bridge inside would learn its own hosts on the wrong port."""
 
 @dataclass(frozen=True)
 class Nic:
-    """A lab kernel's network card, as its boot line has it, and what its process must run behind."""
+    """A lab kernel's network cards.
 
-    device: str
+    devices  as its boot line has them
+    ends     of their cables, at the bridges
+    prefix   what its process must run behind
+    """
+
+    devices: tuple[str, ...]
+    ends: tuple[str, ...]
     prefix: tuple[str, ...]
 
 
@@ -89,20 +96,32 @@ class Site:
         """Run a command in the site to its end; CalledProcessError where it fails."""
         return subprocess.run([*self.prefix, *command], input=stdin, text=True, capture_output=True, check=True)
 
-    def plug(self) -> Nic:
-        """Another cable into the bridge, for one lab kernel."""
+    def batch(self, lines: list[str]) -> None:
+        """Lines of `ip -batch`."""
+        self.run("ip", "-batch", "-", stdin="".join(line + "\n" for line in lines))
+
+    def plug(self, *bridges: str) -> Nic:
+        """A cable into each of these bridges (without any: into ours) for one lab kernel, in which they are `vec0`,
+        `vec1` and so on."""
+        cables = [self._cable(number, bridge) for number, bridge in enumerate(bridges or (BRIDGE,))]
+        devices, ends = zip(*cables, strict=True)
+        return Nic(devices, ends, self.prefix)
+
+    def _cable(self, number: int, bridge: str) -> tuple[str, str]:
+        """A kernel's device of this number at one end of it; the bridge's end."""
         self._cables += 1
         near, far = f"p{self._cables}", f"u{self._cables}"
-        lines = [
-            f"link add {near} type veth peer name {far}",
-            f"link set {near} master {BRIDGE} up",
-            f"link set {far} up",
-        ]
-        self.run("ip", "-batch", "-", stdin="".join(line + "\n" for line in lines))
+        self.batch(
+            [
+                f"link add {near} type veth peer name {far}",
+                f"link set {near} master {bridge} up",
+                f"link set {far} up",
+            ]
+        )
         for end in (near, far):
             self.run("ethtool", "-K", end, "tx", "off")  # the far side is no kernel that would fill checksums in
         mac = f"02:00:00:01:00:{self._cables:02x}"
-        return Nic(f"vec0:transport=raw,ifname={far},mac={mac},bpffile={self._filter}", self.prefix)
+        return f"vec{number}:transport=raw,ifname={far},mac={mac},bpffile={self._filter}", near
 
     def offer(self, port: int) -> None:
         """From now on, what listens on this machine's own 127.0.0.1:`port` answers in the site, on ADDRESS:`port`.

@@ -10,21 +10,21 @@ import sys
 import tarfile
 import threading
 from collections.abc import Iterator
-from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
 from ipvs_lab.cluster import node_init
-from ipvs_lab.cluster.cluster import REMOTE, Cluster
+from ipvs_lab.cluster.cluster import Cluster
+from ipvs_lab.cluster.hosts import REMOTE
 from ipvs_lab.cluster.images import archive
-from ipvs_lab.cluster.plan import CLIENT, MOST, hosts, pod_routes
+from ipvs_lab.cluster.network import ClusterSite
+from ipvs_lab.cluster.plan import CLIENT, CLIENTS, MOST, ROUTER, SERVERS, Spec, hosts, interface, pod_routes
 from ipvs_lab.cluster.state import State
 from ipvs_lab.kubernetes import node_programs
 from ipvs_lab.kubernetes.ports import free_ports
-from ipvs_lab.machine import LabError
+from ipvs_lab.machine import LabError, inside
 from ipvs_lab.net.waiting import await_condition
-from ipvs_lab.site import NETWORK
 
 # Images.
 
@@ -61,21 +61,100 @@ def test_each_program_of_a_node_can_be_built_from_what_its_module_pins() -> None
 # Addresses.
 
 
-def test_no_two_hosts_of_the_largest_cluster_share_an_address_or_a_subnet() -> None:
-    every = hosts(MOST)
-    addresses = [host.address for host in every]
-    assert len({*addresses, *(host.address6 for host in every)}) == 2 * len(every)
-    assert [address for address in addresses if address not in ip_network(NETWORK)] == []
+@pytest.mark.parametrize("networks", [1, 2])
+def test_no_two_hosts_of_the_largest_cluster_share_an_address_or_a_subnet(networks: int) -> None:
+    every = hosts(Spec(nodes=MOST, networks=networks))
+    feet = [at for host in every for at in host.feet]
+    assert len(feet) == {1: MOST + 1, 2: MOST + 3}[networks]
+    assert len({*(at.address for at in feet), *(at.address6 for at in feet)}) == 2 * len(feet)
+    assert [at for at in feet if at.address not in at.lan.network or at.address6 not in at.lan.network6] == []
     subnets = [subnet for host in every for subnet in host.pods]
     assert len(subnets) == len(set(subnets)) == 2 * MOST
 
 
 def test_a_node_has_a_way_to_all_pods_but_its_own() -> None:
-    assert pod_routes(hosts(2), "node1") == [
+    every = hosts(Spec(nodes=2))
+    assert pod_routes(every, "node1") == [
         "route add 10.244.2.0/24 via 10.200.0.12",
         "route add fd00:10:244:2::/64 via fd00:10:200::12",
     ]
-    assert len(pod_routes(hosts(2), CLIENT)) == 4
+    assert len(pod_routes(every, CLIENT)) == 4
+
+
+def lines_of(name: str, spec: Spec) -> list[str]:
+    every = hosts(spec)
+    (host,) = (one for one in every if one.name == name)
+    return interface(host, every)
+
+
+def test_a_client_behind_a_router_has_a_way_through_it_and_no_other() -> None:
+    assert lines_of(CLIENT, Spec(nodes=2, networks=2)) == [
+        "addr add 10.201.0.2/24 dev vec0",
+        "addr add fd00:10:201::2/64 dev vec0 nodad",
+        "link set vec0 up",
+        "route add default via 10.201.0.1",
+        "route add default via fd00:10:201::1",
+    ]
+
+
+def test_a_router_has_a_foot_in_each_network_and_knows_no_pod() -> None:
+    assert lines_of(ROUTER, Spec(nodes=2, networks=2)) == [
+        "addr add 10.200.0.3/24 dev vec0",
+        "addr add fd00:10:200::3/64 dev vec0 nodad",
+        "link set vec0 up",
+        "addr add 10.201.0.1/24 dev vec1",
+        "addr add fd00:10:201::1/64 dev vec1 nodad",
+        "link set vec1 up",
+    ]
+
+
+def test_a_node_reaches_the_clients_network_through_the_router_where_there_is_one() -> None:
+    one, two = (lines_of("node1", Spec(nodes=2, networks=networks)) for networks in (1, 2))
+    assert [line for line in two if line not in one] == [
+        "route add 10.201.0.0/24 via 10.200.0.3",
+        "route add fd00:10:201::/64 via fd00:10:200::3",
+    ]
+    assert set(one) < set(two)
+
+
+@pytest.fixture
+def site() -> Iterator[ClusterSite]:
+    """Of a cluster with two networks, without its kernels."""
+    if inside():
+        pytest.skip("a site is outside")
+    with ClusterSite(hosts(Spec(nodes=1, networks=2))) as made:
+        yield made
+
+
+def cables(site: ClusterSite) -> dict[str, list[str]]:
+    """By bridge, the states of the cables in it."""
+    told = json.loads(site.run("ip", "-json", "link", "show", "type", "veth").stdout)
+    found: dict[str, list[str]] = {}
+    for link in told:
+        if "master" in link:
+            found.setdefault(link["master"], []).append("up" if "UP" in link["flags"] else "down")
+    return found
+
+
+def test_a_routers_cables_are_in_both_networks_and_pulled_one_by_one_or_together(site: ClusterSite) -> None:
+    servers, clients = SERVERS.bridge, CLIENTS.bridge
+    assert cables(site) == {servers: ["up", "up"], clients: ["up", "up"]}
+    assert [device.partition(":")[0] for device in site.nic(ROUTER).devices] == ["vec0", "vec1"]
+    site.link(ROUTER, "down", CLIENTS.name)
+    assert sorted(cables(site)[clients]) == ["down", "up"]
+    assert cables(site)[servers] == ["up", "up"]
+    site.link(ROUTER, "down")
+    assert sorted(cables(site)[servers]) == sorted(cables(site)[clients]) == ["down", "up"]
+    site.link(ROUTER, "up")
+    assert cables(site) == {servers: ["up", "up"], clients: ["up", "up"]}
+
+
+def test_the_control_plane_has_no_foot_in_the_clients_network(site: ClusterSite) -> None:
+    told = json.loads(site.run("ip", "-json", "address", "show", "scope", "global").stdout)
+    assert {link["ifname"] for link in told if link["addr_info"]} == {SERVERS.bridge, "lo"}
+    for address, gateway in (("10.201.0.2", "10.200.0.3"), ("fd00:10:201::2", "fd00:10:200::3")):
+        (way,) = json.loads(site.run("ip", "-json", "route", "get", address).stdout)
+        assert way["gateway"] == gateway
 
 
 # The door to a host.
@@ -168,6 +247,22 @@ def test_what_is_asked_of_a_cluster_that_is_not_up_names_the_way_out(state: Stat
     with pytest.raises(LabError, match="ipvs-lab up --name mine"):
         Cluster("mine").status()
     assert not Cluster("mine").down()
+
+
+def test_another_number_of_networks_than_there_are_is_refused_with_the_way_out(state: State) -> None:
+    held = state.hold()
+    assert held is not None
+    state.write_spec(Spec(), [])
+    with pytest.raises(LabError, match=r"is up with .*, 1 network, not with .*, 2 networks: ipvs-lab down"):
+        Cluster("mine").up(Spec(networks=2))
+    os.close(held)
+
+
+def test_a_cluster_that_was_made_before_there_were_two_networks_has_one(state: State) -> None:
+    state.directory.mkdir(parents=True)
+    old = {"spec": {"nodes": 2, "memory": "3G", "kube_proxy": "none"}, "images": []}
+    (state.directory / "cluster.json").write_text(json.dumps(old))
+    assert state.read_spec() == (Spec(nodes=2, networks=1), [])
 
 
 def test_a_cluster_that_was_killed_is_removed(state: State) -> None:

@@ -1,4 +1,4 @@
-"""A cluster, as its users have it: up, down, kubectl, commands on hosts, and verbs for what may happen to it."""
+"""A cluster, as its users have it: up, down, and its API."""
 
 import contextlib
 import json
@@ -18,10 +18,11 @@ from typing import Any
 from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
 from ipvs_lab import tools
+from ipvs_lab.cluster.hosts import Hosts
 from ipvs_lab.cluster.images import own_images
-from ipvs_lab.cluster.keeper import DOOR, SCRATCH
-from ipvs_lab.cluster.plan import CLIENT, Spec, hosts
-from ipvs_lab.cluster.state import DEFAULT_NAME, State, state_directory
+from ipvs_lab.cluster.keeper import SCRATCH
+from ipvs_lab.cluster.plan import Spec, hosts
+from ipvs_lab.cluster.state import DEFAULT_NAME, state_directory
 from ipvs_lab.kernel import find_kernel, locked
 from ipvs_lab.kubernetes.node_programs import find_node_programs
 from ipvs_lab.kubernetes.programs import CLUSTER, find_programs
@@ -29,16 +30,14 @@ from ipvs_lab.machine import LabError
 from ipvs_lab.progress import step
 from ipvs_lab.scratch import remove_abandoned
 
-REMOTE = Path(__file__).with_name("remote.py")
 UP_SECONDS, DOWN_SECONDS = 180.0, 30.0
 
 
-class Cluster:
-    """One cluster by its name, whether it is up or not. Hosts are `node1`, `node2` and so on, and `client`."""
+class Cluster(Hosts):
+    """One cluster by its name, whether it is up or not."""
 
     def __init__(self, name: str = DEFAULT_NAME) -> None:
-        self.state = State(name)
-        self.name = name
+        super().__init__(name)
 
     # Up and down.
 
@@ -66,7 +65,7 @@ class Cluster:
     def _say_pods(self) -> None:
         """Which addresses a node's pods have stands in its Node, where controllers or a network plugin would put it."""
         known = {node["metadata"]["name"]: node["spec"] for node in self.get("/api/v1/nodes")["items"]}
-        for host in hosts(self.spec().nodes):
+        for host in hosts(self.spec()):
             if host.pods and "podCIDRs" not in known[host.name]:
                 subnets = [str(subnet) for subnet in host.pods]
                 patch = json.dumps({"spec": {"podCIDR": subnets[0], "podCIDRs": subnets}})
@@ -141,17 +140,7 @@ class Cluster:
             remove_abandoned(left)
         return there
 
-    # Looking on.
-
-    def status(self) -> dict[str, Any]:
-        """Hosts with address, state (`on`, `off`, `paused`, `dead`), place of their logs and, of the dead, last words.
-        LabError if not up."""
-        answer: dict[str, Any] = self.state.ask("status")
-        return answer
-
-    @property
-    def nodes(self) -> list[str]:
-        return [name for name in self.status()["hosts"] if name != CLIENT]
+    # The API.
 
     @property
     def kubeconfig(self) -> Path:
@@ -201,91 +190,6 @@ class Cluster:
         if check and done.returncode:
             raise LabError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
         return done
-
-    # Commands on hosts.
-
-    def command(self, host: str, *argv: str, **variables: str) -> tuple[list[str], dict[str, str]]:
-        """A command of this machine, and its environment, that runs `argv` as root on a host: input, output and exit
-        status are the command's."""
-        return self._request(host, {"argv": list(argv), "environment": variables})
-
-    def _request(self, host: str, asked: dict[str, object]) -> tuple[list[str], dict[str, str]]:
-        status = self.status()
-        if host not in status["hosts"]:
-            raise LabError(f"there is no host {host}: there are {', '.join(status['hosts'])}")
-        if (state := status["hosts"][host]["state"]) != "on":
-            raise LabError(f"{host} is {state}")
-        request = json.dumps(asked | {"secret": status["secret"]})
-        python = [sys.executable, "-I", "-S", str(REMOTE)]
-        command = [*status["prefix"], *python, status["hosts"][host]["address"], str(DOOR)]
-        return command, os.environ | {"IPVS_LAB_REQUEST": request}
-
-    def exec(
-        self, host: str, *argv: str, stdin: str = "", check: bool = True, timeout: float | None = 60
-    ) -> "subprocess.CompletedProcess[str]":
-        """Run a command as root on a host, to its end. LabError with what it said where it fails."""
-        command, env = self.command(host, *argv)
-        done = subprocess.run(
-            command, env=env, input=stdin, capture_output=True, text=True, check=False, timeout=timeout
-        )
-        if check and done.returncode:
-            raise LabError(f"{host}: {' '.join(argv)}: status {done.returncode}: {done.stderr.strip()}")
-        return done
-
-    def popen(self, host: str, *argv: str) -> "subprocess.Popen[str]":
-        """Start a command as root on a host; killing what is returned ends it there too."""
-        command, env = self.command(host, *argv)
-        return subprocess.Popen(
-            command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-
-    def stop_program(self, host: str, name: str, how: signal.Signals = signal.SIGTERM) -> None:
-        """End a node's `kubelet`, `containerd` or `kube-proxy`; pods go on."""
-        self._ask_host(host, {"stop": name, "signal": int(how)})
-
-    def start_program(self, host: str, name: str) -> None:
-        """Start it again."""
-        self._ask_host(host, {"start": name})
-
-    def _ask_host(self, host: str, asked: dict[str, object]) -> None:
-        command, env = self._request(host, asked)
-        done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise LabError(f"{host}: {asked}: {done.stderr.strip()}")
-
-    def load(self, archive: Path) -> None:
-        """Put the images of an archive (docker-archive or OCI) onto all nodes that are on."""
-        for name in self.nodes:
-            if self.status()["hosts"][name]["state"] == "on":
-                with step(f"loading {archive.name} onto {name}"):
-                    self.exec(
-                        name, "ctr", "--address=/run/node/containerd.sock", "--namespace=k8s.io",
-                        "images", "import", "--local", str(archive.resolve()), timeout=300,
-                    )  # fmt: skip
-
-    # What may happen.
-
-    def kill(self, host: str) -> None:
-        """Cut a host's power: its kernel is gone, with all that was in its memory."""
-        self.state.ask("kill", host)
-
-    def boot(self, host: str) -> None:
-        """Switch it on again, as empty as it was at first."""
-        self.state.ask("boot", host)
-
-    def pause(self, host: str) -> None:
-        """A host hangs: no packet is answered, nothing is lost."""
-        self.state.ask("pause", host)
-
-    def resume(self, host: str) -> None:
-        self.state.ask("resume", host)
-
-    def unplug(self, host: str) -> None:
-        """Pull a host's network cable."""
-        self.state.ask("link", host, "down")
-
-    def plug(self, host: str) -> None:
-        self.state.ask("link", host, "up")
 
     def stop_api(self) -> None:
         """The API server ends in good order; etcd and all controllers go on."""

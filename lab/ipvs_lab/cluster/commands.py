@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from ipvs_lab.cluster.cluster import Cluster
-from ipvs_lab.cluster.plan import CLIENT, MOST, PROXIES, Spec
+from ipvs_lab.cluster.plan import CLIENT, MOST, PROXIES, ROUTER, Spec, hosts
 from ipvs_lab.cluster.state import DEFAULT_NAME, all_names
 from ipvs_lab.machine import LabError
 
@@ -23,6 +23,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     for command in (up, example):
         command.add_argument("--nodes", type=int, help=f"how many (default: {Spec().nodes})")
         command.add_argument("--kube-proxy", choices=PROXIES, help=f"its mode (default: {Spec().kube_proxy})")
+        command.add_argument(
+            "--networks", type=int, choices=(1, 2), help="2: the client on one of its own, behind a router (default: 1)"
+        )
         command.add_argument("--mem", help=f"ceiling of each node's memory (default: {Spec().memory})")
     down = commands.add_parser("down", help="end a cluster and remove all that is left of it")
     down.add_argument("--all", action="store_true", help="every one of yours")
@@ -50,6 +53,7 @@ def asked(options: argparse.Namespace, cluster: Cluster) -> Spec:
         options.nodes if options.nodes is not None else default.nodes,
         options.mem or default.memory,
         options.kube_proxy or default.kube_proxy,
+        options.networks or default.networks,
     )
     if not 1 <= spec.nodes <= MOST:
         raise LabError(f"--nodes {spec.nodes}: one to {MOST}")
@@ -84,11 +88,13 @@ def how_to_go_on(cluster: Cluster, address: str) -> None:
     """What can be typed now."""
     program = os.path.relpath(sys.argv[0]) if "/" in sys.argv[0] else sys.argv[0]
     named = f" --name {cluster.name}" if cluster.name != DEFAULT_NAME else ""
+    router = f"  {program} exec{named} --node {ROUTER} -- ip neigh                on the router between\n"
     print(
         f"\nCluster {cluster.name} is up. How to go on:\n"
         f"  {program} kubectl{named} get pods -A -o wide\n"
         f"  {program} exec{named} -- curl -s http://{address}/             as a client beside the cluster\n"
         f"  {program} exec{named} --node node1 -- ipvsadm -Ln           on a node, as root\n"
+        f"{router if cluster.spec().networks > 1 else ''}"
         f"  export KUBECONFIG={cluster.kubeconfig}\n"
         f"  {program} down{named}"
     )
@@ -108,10 +114,14 @@ def act_status(options: argparse.Namespace) -> int:
     status = cluster.status()
     ready = cluster.ready_nodes()
     well = True
-    for name, host in status["hosts"].items():
-        node = "" if name == CLIENT else "Ready" if name in ready else "NotReady"
+    for planned in hosts(cluster.spec()):
+        host = status["hosts"][planned.name]
+        node = "" if not planned.pods else "Ready" if planned.name in ready else "NotReady"
         well = well and host["state"] == "on" and node != "NotReady"
-        print(f"{name:8} {host['state']:7} {node:9} {host['address']:13} {host['address6']:20} {host['logs']}")
+        first, *others = [f"{at.address!s:13} {at.address6!s:20}" for at in planned.feet]
+        print(f"{planned.name:8} {host['state']:7} {node:9} {first} {host['logs']}")
+        for other in others:
+            print(f"{'':26} {other}".rstrip())
     print(f"control plane: {status['control_plane']}\nKUBECONFIG={status['kubeconfig']}")
     others = [name for name in all_names() if name != options.name]
     print(f"other clusters: {', '.join(others)}" if others else "", end="\n" if others else "")

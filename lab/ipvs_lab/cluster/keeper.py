@@ -40,7 +40,7 @@ class Keeper:
         self.images = [*own_images(), *images]
         names = (*CLUSTER, *(["kube-proxy"] if spec.kube_proxy != "none" else []))
         self.programs, self.node_programs, self.kernel = find_programs(names), find_node_programs(), find_kernel()
-        self.hosts = {host.name: host for host in hosts(spec.nodes)}
+        self.hosts = {host.name: host for host in hosts(spec)}
         self.secret = secrets.token_hex(16)
         self.machines: dict[str, Machine] = {}
         self.since: dict[str, int] = {}  # seconds since the epoch: when a host was switched on
@@ -162,10 +162,12 @@ class Keeper:
         os.killpg(self._machine(name).process.pid, signal.SIGCONT)
         self.paused.discard(name)
 
-    def link(self, name: str, state: str) -> None:
-        """Pull a host's cable (`down`), or put it back (`up`)."""
-        self.known(name)
-        self.site.link(name, state)
+    def link(self, name: str, state: str, network: str = "") -> None:
+        """Pull a host's cables (`down`), or put them back (`up`): all, or the one into `network`."""
+        known = [at.lan.name for at in self.known(name).feet]
+        if network and network not in known:
+            raise LabError(f"{name} has no cable into {network}: it has one into {' and '.join(known)}")
+        self.site.link(name, state, network)
 
     def known(self, name: str) -> Host:
         if (host := self.hosts.get(name)) is None:
