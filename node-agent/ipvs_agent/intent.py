@@ -11,7 +11,7 @@ from typing import Any
 from ipvs_agent.desired.share import Context, Finding, Severity, Share
 from ipvs_agent.desired.whole import desired
 from ipvs_agent.ledger import NODE, SERVER, Ledger, Owner
-from ipvs_agent.linger import Lingering, directors_let_go, leave_behind
+from ipvs_agent.linger import Lingering, directors_let_go, held_elsewhere, leave_behind, without_vips
 from ipvs_agent.paths import allocate, gateways_of
 from ipvs_agent.rows import KernelState, ServiceKey
 from ipvs_agent.store import Store
@@ -39,6 +39,8 @@ class Intent:
         self._store = store
         self._lingering = store.lingering()
         self._services: defaultdict[ServiceKey, set[int]] = defaultdict(set)
+        self._vips: defaultdict[str, set[int]] = defaultdict(set)
+        """What lingers by the VIPs with which it would answer clients."""
         self._parting: dict[tuple[str, Any], Owner] = {}
         """Rows that nobody wants any more, by who wanted them last, until the kernel has been seen without them."""
         self.neighbours: Counter[str] = Counter()
@@ -132,6 +134,8 @@ class Intent:
                     self.drain_timeouts[owner] = float(timeout)
                 let_go = before is not None and plan is not None and directors_let_go(before, plan, self.context.node)
                 _join(dirty, self._replace(owner, share, now, float(timeout), let_go=let_go))
+                if plan is not None:
+                    _join(dirty, self._yield(held_elsewhere(plan, self.context.node)))
         return dirty
 
     def _replace(self, owner: Owner, new: Share, now: float, timeout: float, *, let_go: bool = False) -> Dirty:
@@ -148,7 +152,19 @@ class Intent:
         self._lingering[number] = entry
         for service in entry.services:
             self._services[service].add(number)
+        for key in entry.state.addresses:
+            if not key.is_silent:
+                self._vips[key.address].add(number)
         return self._took(entry.owner, self.ledger.put(f"{entry.owner}~{number}", entry.state))
+
+    def _yield(self, vips: frozenset[str]) -> Dirty:
+        """Another director has these VIPs now: they linger no more, whatever is left of their services."""
+        dirty: Dirty = {}
+        for number in {number for vip in self._vips.keys() & vips for number in self._vips.pop(vip)}:
+            entry = without_vips(self._lingering[number], vips)
+            self._store.change_lingering(number, entry)
+            _join(dirty, self._linger(number, entry))
+        return dirty
 
     def _resume(self, services: Iterable[ServiceKey]) -> None:
         """A plan wants these again: what lingered for their sake waits for them no more."""
@@ -193,6 +209,8 @@ class Intent:
         with self._store.transaction():
             for number in done:
                 entry = self._lingering.pop(number)
+                for key in entry.state.addresses:
+                    self._vips[key.address].discard(number)
                 self._store.remove_lingering(number)
                 _join(dirty, self._took(entry.owner, self.ledger.put(f"{entry.owner}~{number}", None)))
         return dirty

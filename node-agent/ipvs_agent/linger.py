@@ -6,7 +6,7 @@ cluster's plan has said that they have, it goes at once. What would be wrong at 
 director holds now, a source that is no longer allowed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ipvs_agent.ledger import TABLES
@@ -29,6 +29,17 @@ class Lingering:
     state: KernelState
     services: frozenset[ServiceKey]
     deadline: float
+
+
+def held_elsewhere(plan: VirtualServicePlanSpec, node: str) -> frozenset[str]:
+    """VIPs that another director than ``node`` has on its client-facing interface."""
+    return frozenset(entry.address for entry in plan.addresses if entry.holder not in ("", node))
+
+
+def without_vips(entry: Lingering, vips: frozenset[str]) -> Lingering:
+    """All of it but what would answer for ``vips``: their next director asks whether somebody does, and waits."""
+    kept = {key: row for key, row in entry.state.addresses.items() if key.is_silent or key.address not in vips}
+    return replace(entry, state=replace(entry.state, addresses=kept))
 
 
 def combine(director: KernelState, server: KernelState) -> KernelState:

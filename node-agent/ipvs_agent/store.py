@@ -266,5 +266,9 @@ class Store:
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
+    def change_lingering(self, number: int, entry: Lingering) -> None:
+        """Only its state."""
+        self._db.execute("UPDATE lingering SET state=? WHERE id=?", (encode_state(entry.state), number))
+
     def remove_lingering(self, number: int) -> None:
         self._db.execute("DELETE FROM lingering WHERE id=?", (number,))

@@ -10,7 +10,7 @@ from ipvs_agent.intent import Intent
 from ipvs_agent.rows import VIP_LINK, AddressKey, NftKey, RouteKey
 from ipvs_agent.services import HEAD_SIZE, pack_key
 from ipvs_agent.store import Store
-from ipvs_api.plan import PlanAddress, PlanPort
+from ipvs_api.plan import PlanAddress, PlanDirector, PlanPort
 from ipvs_api.virtualservice import Forwarding, Protocol
 
 WEB = pack_key("TCP", VIP, 80)
@@ -81,6 +81,33 @@ def test_a_vip_that_another_director_holds_goes_at_once(store: Store) -> None:
     assert dirty["addresses"] == {ON_LAN}
     assert wanted(intent, "addresses") == set()
     assert wanted(intent, "ipvs") == {WEB}
+
+
+MOVED = plan(addresses=(PlanAddress(VIP, "lb0"),), directors=(PlanDirector("lb0", ("192.0.2.2",)),))
+"""The VIP is another director's, and this host none any more."""
+
+
+def test_a_vip_goes_at_once_from_a_host_that_directs_no_more_and_its_service_drains(store: Store) -> None:
+    intent = Intent(store, context(), 0.0)
+    intent.apply({"default/web": plan()}, 10.0)
+    dirty = intent.apply({"default/web": MOVED}, 20.0)
+    assert dirty["addresses"] == {ON_LAN}
+    for one in (intent, Intent(Store(store.path), context(), 25.0)):
+        assert wanted(one, "addresses") == set()
+        assert len(one.wanted("ipvs")[WEB]) == HEAD_SIZE
+        one.settle({WEB}, 30.0)
+        assert wanted(one, "ipvs") == set()
+
+
+def test_a_vip_goes_when_another_director_is_told_of_also_after_its_group_was_left(store: Store) -> None:
+    intent = Intent(store, context(), 0.0)
+    intent.apply({"default/web": plan(), "default/other": plan(ports=(PlanPort("https", Protocol.TCP, 443),))}, 10.0)
+    intent.apply({"default/other": None}, 15.0)
+    intent.reconsider(replace_groups(intent, replace(intent.context.groups["default"], director=False)), 20.0)
+    assert wanted(intent, "addresses") == {ON_LAN}
+    dirty = intent.apply({"default/web": MOVED}, 21.0)
+    assert dirty["addresses"] == {ON_LAN}
+    assert wanted(intent, "addresses") == set()
 
 
 def test_a_real_servers_role_stays_for_the_drain_timeout(store: Store) -> None:
