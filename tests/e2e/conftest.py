@@ -15,16 +15,7 @@ from tests.e2e.dumps import Dumps, take_dumps
 from tests.e2e.kind import KindTestbed
 from tests.e2e.lab import LabTestbed
 from tests.e2e.testbed import Testbed
-from tests.e2e.world import (
-    DIRECTORS,
-    FORWARDINGS,
-    NAMESPACE,
-    World,
-    deployment,
-    director_group,
-    service,
-    virtual_service,
-)
+from tests.e2e.world import DIRECTORS, FORWARDINGS, NAMESPACE, World, virtual_service
 
 from ipvs_lab.kubernetes.helm import find_helm
 from ipvs_lab.machine import inside
@@ -69,12 +60,8 @@ def world(
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         made = World(testbed, find_helm(), tmp_path_factory.mktemp("helm"))
     if before is not None:
-        made.kubectl("create", "namespace", NAMESPACE)
-        made.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=privileged")
-    made.kubectl("label", "node", *testbed.nodes[:DIRECTORS], "ipvs.dev/director=true", "--overwrite")
-    made.chart("upgrade", "--install")
-    made.apply(director_group(testbed), deployment("web", testbed.web, 6), service("web", "web"))
-    made.rolled("deployment/web")
+        made.make_namespace()
+    made.install(testbed.nodes[:DIRECTORS])
     return made
 
 

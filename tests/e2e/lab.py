@@ -32,9 +32,9 @@ class LabTestbed:
         6: Addresses("fd00:10:200::100/120", "fd00:10:200::101", "fd00:10:200::/64"),
     }
 
-    def __init__(self, name: str, nodes: int, kube_proxy: str) -> None:
+    def __init__(self, name: str, nodes: int, kube_proxy: str, networks: int = 1) -> None:
         self.cluster = Cluster(name)
-        self._spec = Spec(nodes=nodes, kube_proxy=kube_proxy)
+        self._spec = Spec(nodes=nodes, kube_proxy=kube_proxy, networks=networks)
         made = {image.name.rpartition("/")[2].partition(":")[0]: image for image in find_images()}
         self._archives = [image.archive for image in made.values()]
         self.images: Mapping[str, Image] = {

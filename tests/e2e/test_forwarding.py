@@ -11,11 +11,6 @@ from tests.e2e.world import DIRECTORS, FORWARDINGS, World, service, virtual_serv
 FAMILIES = (4, 6)
 
 
-def addresses_of(world: World, host: str) -> set[str]:
-    """All addresses that a host has, but the loopback's."""
-    return set(world.testbed.run(host, "hostname", "--all-ip-addresses").stdout.split())
-
-
 @contextmanager
 def served(world: World, name: str, **spec: object) -> Iterator[dict[int, str]]:
     """A VirtualService that is Ready, with an address of each family."""
@@ -45,7 +40,7 @@ def test_every_pod_answers_and_sees_the_client_that_the_docs_say(
     assert {pod for pod, _ in answers} == set(pods)
     seen = {address for _, address in answers}
     director = world.testbed.nodes[0]
-    expected = addresses_of(world, director if forwarding == "NAT" else CLIENT)
+    expected = world.addresses_of(director if forwarding == "NAT" else CLIENT)
     assert seen <= expected
     assert {ip_address(address).version for address in seen} == {family}
 
@@ -57,7 +52,7 @@ def test_every_director_has_all_of_it_and_one_has_the_address(
     _, vips = forwarded
     nodes = world.testbed.nodes
     for vip in vips.values():
-        assert [vip in addresses_of(world, node) for node in nodes] == [True, *[False] * (len(nodes) - 1)]
+        assert [vip in world.addresses_of(node) for node in nodes] == [True, *[False] * (len(nodes) - 1)]
         for node in nodes[:DIRECTORS]:
             assert sum(world.real_servers(node, vip).values()) == 6
         assert world.real_servers(nodes[-1], vip) == {}
@@ -96,5 +91,5 @@ def test_a_machine_outside_the_cluster_is_served_by_nat(world: World) -> None:
             for family, vip in vips.items():
                 answers = world.ask(vip, 4)
                 assert {pod for pod, _ in answers} == {"outside"}
-                director = addresses_of(world, world.testbed.nodes[0])
+                director = world.addresses_of(world.testbed.nodes[0])
                 assert {address for _, address in answers} <= director, family

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,19 @@ class World:
         ]
         place = (f"--namespace={NAMESPACE}", "--wait", "--timeout=5m")
         self.helm(verb, "ipvs", str(CHART), *place, *images, *self.testbed.values, *values)
+
+    def install(self, directors: Sequence[str]) -> None:
+        """The chart, a DirectorGroup of these nodes, and six pods behind the Service `web`, which are ready on
+        return."""
+        self.kubectl("label", "node", *directors, "ipvs.dev/director=true", "--overwrite")
+        self.chart("upgrade", "--install")
+        self.apply(director_group(self.testbed), deployment("web", self.testbed.web, 6), service("web", "web"))
+        self.rolled("deployment/web")
+
+    def make_namespace(self) -> None:
+        """As docs/install.md has it."""
+        self.kubectl("create", "namespace", NAMESPACE)
+        self.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=privileged")
 
     # Declaring.
 
@@ -211,6 +224,10 @@ class World:
             told += [f"{node}: {line}" for line in known if any(f":{port} " in line for port in ports)]
         told.append(self.kubectl("get", "events", "--sort-by=.lastTimestamp", check=False))
         raise AssertionError("\n".join([*told, self.pods()]))
+
+    def addresses_of(self, host: str) -> set[str]:
+        """All addresses that a host has, but the loopback's."""
+        return set(self.testbed.run(host, "hostname", "--all-ip-addresses").stdout.split())
 
     def real_servers(self, node: str, address: str, proto: str = "tcp", port: int = 80) -> dict[str, int]:
         """What ipvsadm says on a node of one of its services: weights of the real servers by address and port."""
