@@ -89,8 +89,8 @@ Vips = dict[str, dict[int, str]]
 
 
 @pytest.fixture(scope="module")
-def vips(world: World) -> Iterator[Vips]:
-    """Each VirtualService is Ready, with TCP and UDP on port 80."""
+def vips(world: World) -> Vips:
+    """Each VirtualService is Ready, with TCP and UDP on port 80. They end with the cluster."""
     ports = [{"name": proto.lower(), "protocol": proto, "port": 80} for proto in ("TCP", "UDP")]
     made = {forwarding: world.vips() for forwarding in FORWARDINGS}
     spec = {"ports": ports, "drain": {"timeoutSeconds": DRAIN_SECONDS}}
@@ -98,10 +98,10 @@ def vips(world: World) -> Iterator[Vips]:
         virtual_service(f"by-{forwarding.lower()}", list(addresses.values()), forwarding=forwarding, **spec)
         for forwarding, addresses in made.items()
     ]
-    with world.declared(*services):
-        for one in services:
-            world.await_ready(one["metadata"]["name"])
-        yield made
+    world.apply(*services)
+    for one in services:
+        world.await_ready(one["metadata"]["name"])
+    return made
 
 
 def mac(world: World, node: str) -> str:
@@ -244,11 +244,13 @@ def test_the_router_is_told_when_addresses_go_to_another_director_and_back(world
     """By the announcement: it would go on to send to the first, which forwards to whoever answers, as any node does.
     And the first lets the addresses go while it still has connections."""
     make_router_remember(world, vips, FIRST)
-    with held(world, vips):
-        world.kubectl("label", "node", FIRST, "ipvs.dev/director-")
-        await_moved(world, vips, SECOND)
-    make_router_remember(world, vips, SECOND)
-    world.kubectl("label", "node", FIRST, "ipvs.dev/director=true")
+    try:
+        with held(world, vips):
+            world.kubectl("label", "node", FIRST, "ipvs.dev/director-")
+            await_moved(world, vips, SECOND)
+        make_router_remember(world, vips, SECOND)
+    finally:
+        world.kubectl("label", "node", FIRST, "ipvs.dev/director=true", "--overwrite")
     await_moved(world, vips, FIRST)
 
 
