@@ -19,6 +19,7 @@ import sys
 import termios
 import threading
 import time
+from collections.abc import Callable
 from fcntl import ioctl
 from pathlib import Path
 from typing import Any
@@ -72,11 +73,15 @@ def connect(lines: list[str]) -> None:
     subprocess.run(["ip", "-batch", "-"], input="".join(line + "\n" for line in lines), text=True, check=True)
 
 
-class Programs:
-    """Programs of the host by name, with logs beside its file: `start`, `stop`."""
+def join_own_group() -> None:
+    (OWN_GROUP / "cgroup.procs").write_text("0")
 
-    def __init__(self, commands: dict[str, list[str]], logs: Path) -> None:
-        self.commands, self.logs = commands, logs
+
+class Programs:
+    """Programs of the host by name, with logs beside its file: `start`, `stop`. `begin` runs in each before it does."""
+
+    def __init__(self, commands: dict[str, list[str]], logs: Path, begin: Callable[[], object] | None = None) -> None:
+        self.commands, self.logs, self.begin = commands, logs, begin
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str) -> None:
@@ -88,7 +93,7 @@ class Programs:
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
-                    preexec_fn=lambda: (OWN_GROUP / "cgroup.procs").write_text("0"),
+                    preexec_fn=self.begin,
                 )
 
     def stop(self, name: str, number: int) -> None:
@@ -244,7 +249,7 @@ def main() -> None:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(content)
     connect(host["network"])
-    programs = Programs(host["commands"], path.parent)
+    programs = Programs(host["commands"], path.parent, join_own_group)
     if host["commands"]:
         threading.Thread(target=become_node, args=(host, programs), daemon=True).start()
     serve(host, programs)
