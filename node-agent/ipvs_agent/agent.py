@@ -13,6 +13,7 @@ from ipvs_agent.desired.share import Context, Finding, Reason, Severity
 from ipvs_agent.facts import Host, Interface, Neighbour
 from ipvs_agent.intent import Intent
 from ipvs_agent.kernel import announce as wire
+from ipvs_agent.kernel.genetlink import FamilyMissingError
 from ipvs_agent.kernel.notifications import Notifications
 from ipvs_agent.kernel.whole import Kernel
 from ipvs_agent.ledger import Owner
@@ -79,10 +80,16 @@ class Agent:
         return bool(self.converger.to_announce)
 
     def open(self) -> Notifications:
-        """Open the kernel, take up what is there. Returns the notifications to wait for."""
-        self._notifications = Notifications()
-        self.start()
-        return self._notifications
+        """Open the kernel, take up what is there. Returns the notifications to wait for. FamilyMissingError where it
+        has no IPVS; this may be tried again then."""
+        notifications = Notifications()
+        try:
+            self.start()
+        except FamilyMissingError:
+            notifications.close()
+            raise
+        self._notifications = notifications
+        return notifications
 
     @contextmanager
     def looking(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -27,9 +27,9 @@ STATE_FILE = "state.db"
 def run(options: argparse.Namespace) -> int:
     """The agent itself, until SIGTERM or SIGINT."""
     import asyncio
+    from functools import partial
 
     from ipvs_agent.agent import Agent
-    from ipvs_agent.kernel.genetlink import FamilyMissingError
     from ipvs_agent.loop import Loop
 
     logging.basicConfig(
@@ -40,17 +40,14 @@ def run(options: argparse.Namespace) -> int:
         store = _open(options.state_dir)
         cluster = _cluster(options, store) if options.kubernetes else None
         agent = Agent(options.node, cluster or _manifests(options, store), store, options.sysctl_root)
-        try:
-            asyncio.run(Loop(agent, options.socket, options.health_port).run())
-        except FamilyMissingError as missing:
-            if cluster is not None:
-                _tell_lacking(cluster, str(missing.strerror))
-            raise
+        tell_lacking = partial(_tell_lacking, cluster) if cluster is not None else None
+        asyncio.run(Loop(agent, options.socket, options.health_port, tell_lacking).run())
     return 0
 
 
-def _tell_lacking(source: "ClusterSource", words: str) -> None:
-    """The kernel lacks a module: who looks at the IPVSNode learns it too, since this agent can do nothing else."""
+def _tell_lacking(source: "ClusterSource", words: str) -> bool:
+    """The kernel lacks a module: who looks at the IPVSNode learns it too, since this agent can do nothing else. False
+    where it could not be told: there may be no IPVSNode yet, or no API server."""
     from ipvs_agent.agent import wall_clock
     from ipvs_agent.kernel.host import boot_id
     from ipvs_agent.report import report_lacking
@@ -60,6 +57,8 @@ def _tell_lacking(source: "ClusterSource", words: str) -> None:
         source.tell(lambda before: report_lacking(words, os.uname().release, boot_id(), before, wall_clock()))
     except (ApiError, ValueError) as error:
         logging.getLogger(__name__).warning("report: %s", error)
+        return False
+    return True
 
 
 def plan(options: argparse.Namespace) -> int:
@@ -98,6 +97,7 @@ def status(options: argparse.Namespace) -> int:
 
 def release(options: argparse.Namespace) -> int:
     """Take away all that is ours."""
+    from ipvs_agent.kernel.genetlink import FamilyMissingError
     from ipvs_agent.kernel.whole import Kernel
     from ipvs_agent.release import release as take_away
 
@@ -106,13 +106,14 @@ def release(options: argparse.Namespace) -> int:
     remembered, found, failed = path.exists(), False, False
     with _lock(options.state_dir):
         store = _open(options.state_dir)
-        kernel = Kernel(options.sysctl_root)
         try:
-            for released in take_away(kernel, store):
-                print(released, file=sys.stderr if released.failed else sys.stdout)
-                found, failed = True, failed or released.failed
+            with closing(Kernel(options.sysctl_root)) as kernel:
+                for released in take_away(kernel, store):
+                    print(released, file=sys.stderr if released.failed else sys.stdout)
+                    found, failed = True, failed or released.failed
+        except FamilyMissingError as missing:
+            print(missing.strerror)  # so no agent has done anything to it
         finally:
-            kernel.close()
             store.close()
         if not failed:
             for suffix in ("", "-wal", "-shm"):
@@ -126,6 +127,16 @@ def release(options: argparse.Namespace) -> int:
         )
     if failed:
         raise CommandError("not everything could be taken away; mend what is told above and run it again")
+    return 0
+
+
+def load_modules(options: argparse.Namespace) -> int:
+    """Load what can be loaded."""
+    from ipvs_agent.kernel.modules import load
+
+    for name in options.names:
+        problem = load(name)
+        print(f"{name}: not loaded: {problem}" if problem else f"{name}: is there")
     return 0
 
 

@@ -18,6 +18,8 @@ import msgspec
 from ipvs_agent.agent import Agent
 from ipvs_agent.converge import Progress
 from ipvs_agent.health import serve_health
+from ipvs_agent.kernel.genetlink import FamilyMissingError
+from ipvs_agent.kernel.notifications import Notifications
 from ipvs_agent.local_socket import Request, serve
 from ipvs_agent.rows import AddressKey
 from ipvs_agent.view import make_view
@@ -33,17 +35,30 @@ COALESCE = 0.05
 """Seconds to wait after a kernel notification, so that a burst is looked at once."""
 
 
+LACKING_PERIOD = 5.0
+"""Seconds until a kernel that had no IPVS is asked again."""
+
 ANSWER_SECONDS = 10.0
 """A kernel thread that has not answered for so long is stuck: its longest step, an audit of 10,000 services, takes
 three."""
 
 
 class Loop:
-    """Runs an ``Agent`` until a signal. ``health_port`` 0: nobody asks over HTTP how it is."""
+    """Runs an ``Agent`` until a signal.
 
-    def __init__(self, agent: Agent, socket: Path, health_port: int = 0) -> None:
+    ``health_port`` 0: nobody asks over HTTP how it is. ``tell_lacking``: tells others that the kernel has no IPVS, in
+    these words; True where that was possible. With it the loop waits for the module, without it FamilyMissingError
+    ends it.
+    """
+
+    def __init__(
+        self, agent: Agent, socket: Path, health_port: int = 0, tell_lacking: Callable[[str], bool] | None = None
+    ) -> None:
         assert agent.source is not None
         self._agent, self._source, self._socket, self._health_port = agent, agent.source, socket, health_port
+        self._tell_lacking = tell_lacking
+        self._lacking = ""
+        """Why nothing can be done on this kernel, in words."""
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._kernel = ThreadPoolExecutor(1, "kernel")
@@ -60,13 +75,48 @@ class Loop:
         self._loop = loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        notifications = await self._on_kernel(self._agent.open)
+        port = self._health_port
+        health = await serve_health(port, self._is_alive, self._is_ready) if port else None
+        try:
+            notifications = await self._open()
+            if notifications is not None:
+                await self._work(notifications)
+        finally:
+            if health is not None:
+                health.close()
+            self._kernel.shutdown()
+            self._wire.shutdown()
+        log.info("stopped; the kernel keeps what it has")
+
+    async def _open(self) -> Notifications | None:
+        """The kernel, as soon as it has IPVS; None where the signal comes first."""
+        loop = asyncio.get_running_loop()
+        tell_at = 0.0
+        while not self._stop.is_set():
+            try:
+                notifications = await self._on_kernel(self._agent.open)
+            except FamilyMissingError as missing:
+                if self._tell_lacking is None:
+                    raise
+                words = str(missing.strerror)
+            else:
+                self._lacking = ""
+                return notifications
+            if words != self._lacking:
+                log.error("%s", words)
+                self._lacking = words
+            if loop.time() >= tell_at and await loop.run_in_executor(self._wire, self._tell_lacking, words):
+                tell_at = loop.time() + AUDIT_PERIOD  # once more then: somebody may have deleted the report
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), LACKING_PERIOD)
+        return None
+
+    async def _work(self, notifications: Notifications) -> None:
+        """Pass after pass, until the signal."""
+        loop = self._loop
         loop.add_reader(notifications.fileno(), self._kernel_told)
         self._source.watch(self._wake_from_anywhere)
-        servers = [
-            await serve(self._socket, self._answer),
-            await serve_health(self._health_port, self._is_alive, self._is_ready) if self._health_port else None,
-        ]
+        server = await serve(self._socket, self._answer)
         self._every_audit()
         stopping = asyncio.create_task(self._stop.wait())
         try:
@@ -80,7 +130,7 @@ class Loop:
             stopping.cancel()
             loop.remove_reader(notifications.fileno())
             self._source.close()
-            for server in filter(None, servers):
+            if server is not None:
                 server.close()
             for timer in self._timers.values():
                 timer.cancel()
@@ -89,9 +139,6 @@ class Loop:
                 with suppress(asyncio.CancelledError):
                     await self._probing
             await self._on_kernel(self._agent.close)
-            self._kernel.shutdown()
-            self._wire.shutdown()
-        log.info("stopped; the kernel keeps what it has")
 
     async def _pass(self) -> None:
         look, notified = self._news, self._notified
@@ -133,6 +180,8 @@ class Loop:
 
     async def _is_ready(self) -> str:
         """Why this host is not what it is wanted to be yet; empty once it has been."""
+        if self._lacking:
+            return self._lacking
         if not self._agent.known:
             return "what is wanted of this node is not known yet" + (f": {self._source.away}" * bool(self._source.away))
         return "" if self._settled else "what is wanted of this node is not in its kernel yet"

@@ -1,4 +1,4 @@
-"""``ipvs-agent``: run, plan, status, release.
+"""``ipvs-agent``: run, plan, status, release, load-modules.
 
 Only what a subcommand needs is imported by it: an agent starts on slow machines too.
 """
@@ -22,6 +22,8 @@ _PLAN = "Show what `run` would change on this host now. Nothing is written, to t
 _STATUS = "Show what this host directs and serves, what drains, and what does not work and why."
 _RELEASE = """Take away all that is ours on this host, and only that: addresses, IPVS services, tunnels, routes, rules,
 our nftables tables; switches get the values they had before. Stop the agent first."""
+_MODULES = """Load kernel modules, as the init container of an agent's pod does. What cannot be loaded is told and no
+error: the kernel may have it another way, and an agent that lacks something says so itself."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,6 +68,8 @@ def parser() -> argparse.ArgumentParser:
                 help="/healthz and /readyz on 127.0.0.1; default: none",
             )
             command.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    modules = verbs.add_parser("load-modules", help=_MODULES.split(",")[0] + ".", description=_MODULES)
+    modules.add_argument("names", nargs="+", metavar="MODULE")
     return top
 
 
@@ -119,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "plan": commands.plan,
         "status": commands.status,
         "release": commands.release,
+        "load-modules": commands.load_modules,
     }
     try:
         return verbs[options.verb](options)

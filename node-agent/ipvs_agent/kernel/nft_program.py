@@ -1,5 +1,6 @@
 """The ``nft`` program, and the one question that is cheaper to ask the kernel itself."""
 
+import errno
 import os
 import struct
 import subprocess
@@ -78,11 +79,12 @@ class Generation:
             (reply,) = self._socket.ask([Request(_GETGEN, 0, _NFGENMSG)])
         except OSError as failure:
             raise NftError(f"nftables cannot be asked: {failure.strerror or failure}") from None
-        if reply.error:
+        if reply.error == errno.EINVAL:  # nfnetlink knows no such subsystem, and could not load it
             raise NftError(
-                f"nftables cannot be asked ({reply.words}): the kernel needs CONFIG_NF_TABLES (module nf_tables), "
-                "and the agent CAP_NET_ADMIN"
+                "this kernel has no nftables: load its module (modprobe nf_tables) or use a kernel that has it"
             )
+        if reply.error:
+            raise NftError(f"nftables cannot be asked ({reply.words}): the agent needs CAP_NET_ADMIN")
         for (kind,), start, length in walk(reply.bodies[0], frozenset()):
             if kind == _GENERATION:
                 return int.from_bytes(reply.bodies[0][start : start + length], "big")

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from ipvs_agent import commands
+from ipvs_agent.kernel.modules import LOADED
 from ipvs_agent.main import main
 
 
@@ -40,6 +41,7 @@ REFUSED = {
     "a context": (["plan", "--manifests", "d", "--node", "n", "--context", "c"], "--context goes with --kubernetes"),
     "a namespace": (["run", "--manifests", "d", "--node", "n", "--namespace", "s"], "--namespace goes with"),
     "a port": (["run", "--kubernetes", "--node", "n", "--health-port", "65536"], "a number from 0 to 65535"),
+    "no module": (["load-modules"], "the following arguments are required: MODULE"),
     "a port for a plan": (["plan", "--kubernetes", "--node", "n", "--health-port", "80"], "unrecognized arguments"),
 }
 
@@ -94,6 +96,18 @@ def test_an_api_server_that_is_not_configured_is_told(
     monkeypatch.setattr("os.geteuid", lambda: 0)
     assert main(["plan", "--kubernetes", "--node", "n", "--kubeconfig", "/nowhere", "--state-dir", "/nowhere"]) == 1
     assert "ipvs-agent plan: no API server is configured: kubeconfig /nowhere: " in capsys.readouterr().err
+
+
+def test_a_module_that_cannot_be_loaded_is_told_and_no_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    there = next(LOADED.iterdir()).name
+    assert main(["load-modules", "no_such_module", there]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "no_such_module: not loaded: modprobe cannot be run: No such file or directory",
+        f"{there}: is there",
+    ]
 
 
 @pytest.mark.slow
