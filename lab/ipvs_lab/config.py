@@ -1,16 +1,26 @@
-"""The lab kernel's Kconfig fragment: what it asks for, whether a configuration has it, and its name in the cache. Pure
-but for reading the fragment."""
+"""The lab kernels' Kconfig fragments: what they ask for, whether a configuration has it, and a kernel's name in the
+cache. Pure but for reading the fragments."""
 
 import hashlib
 import re
 from pathlib import Path
 
 FRAGMENT = Path(__file__).with_name("kernel.config")
+KERNELS = {"builtin": (FRAGMENT,), "modular": (FRAGMENT, FRAGMENT.with_name("modular.config"))}
+"""The lab's kernels by name. Of two fragments the later one has the last word."""
+
+BUILTIN = "builtin"
 CACHED = re.compile(r"kernel-(\d+(?:\.\d+)*)[^/]*-([0-9a-f]{12})$")
 
 
+def fragment_of(kernel: str) -> str:
+    """What a kernel asks for, an option a line."""
+    return "".join(file.read_text() for file in KERNELS[kernel])
+
+
 def parse(text: str) -> dict[str, str]:
-    """Options and their values ("y", "n", a number, a quoted string). An option that `is not set` is "n"."""
+    """Options and their values ("y", "m", "n", a number, a quoted string). An option that `is not set` is "n"; of one
+    that is there twice the later value counts."""
     options = {}
     for line in text.splitlines():
         if match := re.match(r"# (CONFIG_\w+) is not set$", line):

@@ -5,7 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
-from ipvs_lab import tools
+from ipvs_lab import config, tools
 from ipvs_lab.cluster.commands import add_commands
 from ipvs_lab.doctor import report
 from ipvs_lab.images import find_images
@@ -37,6 +37,8 @@ def parser() -> argparse.ArgumentParser:
     run.set_defaults(act=act_run)
 
     kernel = commands.add_parser("kernel", help="find the lab kernel, or build it once; prints where it is")
+    kernel.add_argument("kind", nargs="?", choices=config.KERNELS, default=config.BUILTIN,
+                        help="with IPVS and all that goes with it built in (default), or as modules")  # fmt: skip
     kernel.set_defaults(act=act_kernel)
 
     programs = commands.add_parser("kubernetes", help="find a control plane's programs, or build them once")
@@ -84,7 +86,7 @@ def act_run(options: argparse.Namespace) -> int:
 def act_kernel(options: argparse.Namespace) -> int:
     """`ipvs-lab kernel`: everything that lab kernels and what runs in them need, made ready."""
     tools.ensure(tools.RUN)
-    print(find_kernel())
+    print(find_kernel(options.kind))
     return 0
 
 

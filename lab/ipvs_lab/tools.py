@@ -32,6 +32,7 @@ BUILD = (
     Tool("bzip2", "bzip2"),
     Tool("dpkg-deb", "dpkg"),
 )
+MODULES = (Tool("modprobe", "kmod"), Tool("depmod", "kmod"))
 RUN = (
     Tool("ip", "iproute2"),
     Tool("tc", "iproute2"),
@@ -58,12 +59,14 @@ BUILD_NODE = (
 KUBE_PROXY = (Tool("iptables", "iptables"), Tool("ip6tables", "iptables"), Tool("ipset", "ipset"))
 
 
+def where(command: str) -> str | None:
+    """A command's path. System directories count also for users whose PATH lacks them."""
+    return shutil.which(command, path=":".join((os.environ.get("PATH", ""), *SYSTEM_PATH)))
+
+
 def present(tool: Tool) -> bool:
-    """Whether this machine has it. System directories count also for users whose PATH lacks them."""
-    if tool.name.startswith("/"):
-        return Path(tool.name).exists()
-    path = ":".join((os.environ.get("PATH", ""), *SYSTEM_PATH))
-    return shutil.which(tool.name, path=path) is not None
+    """Whether this machine has it."""
+    return Path(tool.name).exists() if tool.name.startswith("/") else where(tool.name) is not None
 
 
 def missing(tools: Iterable[Tool], has: Callable[[Tool], bool] = present) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-from ipvs_lab.config import FRAGMENT, cache_name, fragment_hash, lost, newest, parse
+from ipvs_lab.config import FRAGMENT, KERNELS, cache_name, fragment_hash, fragment_of, lost, newest, parse
 
 SMALL = 'CONFIG_IP_VS=y\nCONFIG_MODULES=n\nCONFIG_LOCALVERSION="-lab"\n'
 
@@ -44,3 +44,12 @@ def test_the_fragment_asks_for_what_the_tests_cannot_do_without() -> None:
         "HOSTFS",
     )
     assert {name: options.get(f"CONFIG_{name}") for name in needed} == dict.fromkeys(needed, "y")
+
+
+def test_the_modular_kernel_has_the_same_as_modules() -> None:
+    builtin, modular = parse(fragment_of("builtin")), parse(fragment_of("modular"))
+    changed = {option: value for option, value in modular.items() if builtin.get(option) != value}
+    assert changed == parse(KERNELS["modular"][-1].read_text())
+    assert changed.pop("CONFIG_MODULES") == "y"
+    assert {(builtin[option], value) for option, value in changed.items()} == {("y", "m")}
+    assert {"CONFIG_IP_VS", "CONFIG_NF_CONNTRACK", "CONFIG_NF_TABLES", "CONFIG_NET_IPIP"} <= changed.keys()
