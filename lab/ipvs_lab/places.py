@@ -11,6 +11,7 @@ from ipvs_lab.cluster.cluster import Cluster
 from ipvs_lab.cluster.images import own_images
 from ipvs_lab.cluster.plan import CLIENT, Spec
 from ipvs_lab.cluster.state import state_directory
+from ipvs_lab.config import BUILTIN
 from ipvs_lab.images import CHECKOUT, DOCKERFILES, digest, find_images
 from ipvs_lab.kubernetes.helm import find_helm
 from ipvs_lab.machine import LabError
@@ -21,10 +22,11 @@ class LabPlace:
     """A lab cluster; made if it is not there."""
 
     addresses = IPv4Network("10.200.0.112/28")
-    values: tuple[str, ...] = ("modules.load=false",)  # these kernels have no modules
 
     def __init__(self, cluster: Cluster, spec: Spec) -> None:
         self.cluster, self.spec = cluster, spec
+        # Most of the lab's kernels have no modules.
+        self.values: tuple[str, ...] = ("modules.load=false",) if spec.kernel == BUILTIN else ()
         self.kubectl = cluster.kubectl
         self.kubeconfig = cluster.kubeconfig
 

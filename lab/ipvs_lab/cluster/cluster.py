@@ -23,6 +23,7 @@ from ipvs_lab.cluster.images import own_images
 from ipvs_lab.cluster.keeper import SCRATCH
 from ipvs_lab.cluster.plan import Spec, hosts
 from ipvs_lab.cluster.state import DEFAULT_NAME, state_directory
+from ipvs_lab.config import BUILTIN
 from ipvs_lab.kernel import find_kernel, locked
 from ipvs_lab.kubernetes.node_programs import find_node_programs
 from ipvs_lab.kubernetes.programs import CLUSTER, find_programs
@@ -77,9 +78,10 @@ class Cluster(Hosts):
 
     def _start(self, spec: Spec, archives: list[Path]) -> None:
         proxies_tools = tools.KUBE_PROXY if spec.kube_proxy in ("iptables", "ipvs") else ()
-        tools.ensure((*tools.RUN, *tools.CONTROL_PLANE, *proxies_tools))
+        modules_tools = tools.MODULES if spec.kernel != BUILTIN else ()
+        tools.ensure((*tools.RUN, *tools.CONTROL_PLANE, *proxies_tools, *modules_tools))
         proxy = ["kube-proxy"] if spec.kube_proxy != "none" else []
-        find_kernel()  # told here if something must be made
+        find_kernel(spec.kernel)  # told here if something must be made
         find_programs((*CLUSTER, *proxy))
         find_node_programs()
         own_images()

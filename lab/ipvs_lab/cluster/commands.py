@@ -8,6 +8,7 @@ from pathlib import Path
 from ipvs_lab.cluster.cluster import Cluster
 from ipvs_lab.cluster.plan import CLIENT, MOST, PROXIES, ROUTER, Spec, hosts
 from ipvs_lab.cluster.state import DEFAULT_NAME, all_names
+from ipvs_lab.config import KERNELS
 from ipvs_lab.machine import LabError
 
 
@@ -26,6 +27,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         command.add_argument(
             "--networks", type=int, choices=(1, 2), help="2: the client on one of its own, behind a router (default: 1)"
         )
+        command.add_argument("--kernel", choices=KERNELS, help=f"of all hosts (default: {Spec().kernel})")
         command.add_argument("--mem", help=f"ceiling of each node's memory (default: {Spec().memory})")
     down = commands.add_parser("down", help="end a cluster and remove all that is left of it")
     down.add_argument("--all", action="store_true", help="every one of yours")
@@ -54,6 +56,7 @@ def asked(options: argparse.Namespace, cluster: Cluster) -> Spec:
         options.mem or default.memory,
         options.kube_proxy or default.kube_proxy,
         options.networks or default.networks,
+        options.kernel or default.kernel,
     )
     if not 1 <= spec.nodes <= MOST:
         raise LabError(f"--nodes {spec.nodes}: one to {MOST}")

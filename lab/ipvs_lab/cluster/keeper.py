@@ -21,7 +21,7 @@ from ipvs_lab.cluster.network import ClusterSite
 from ipvs_lab.cluster.plan import CLIENT, Host, Spec, hosts, interface
 from ipvs_lab.cluster.plane import ClusterPlane
 from ipvs_lab.cluster.state import State
-from ipvs_lab.kernel import find_kernel
+from ipvs_lab.kernel import find_kernel, modules_of
 from ipvs_lab.kubernetes.node_programs import find_node_programs
 from ipvs_lab.kubernetes.programs import CLUSTER, find_programs
 from ipvs_lab.machine import Job, LabError, Machine, environment
@@ -39,7 +39,8 @@ class Keeper:
         self.state, self.spec = state, spec
         self.images = [*own_images(), *images]
         names = (*CLUSTER, *(["kube-proxy"] if spec.kube_proxy != "none" else []))
-        self.programs, self.node_programs, self.kernel = find_programs(names), find_node_programs(), find_kernel()
+        self.programs, self.node_programs = find_programs(names), find_node_programs()
+        self.kernel = find_kernel(spec.kernel)
         self.hosts = {host.name: host for host in hosts(spec)}
         self.secret = secrets.token_hex(16)
         self.machines: dict[str, Machine] = {}
@@ -108,6 +109,7 @@ class Keeper:
             "port": DOOR,
             "secret": self.secret,
             "network": interface(host, every),
+            "modules": str(modules_of(self.kernel) or ""),
             "files": {},
             "commands": {},
         }

@@ -13,6 +13,7 @@ import select
 import shutil
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -59,6 +60,22 @@ def prepare(name: str) -> None:
     told = Path("/proc/cpuinfo").read_text()
     Path("/run/cpuinfo").write_text(told.replace("bogomips", "cpu MHz\t\t: 2000.000\nbogomips"))
     subprocess.run(["mount", "--bind", "/run/cpuinfo", "/proc/cpuinfo"], check=True)
+
+
+def give_modules(source: str) -> None:
+    """Have a kernel's modules at /lib/modules, for modprobe, the kernel's own calls of it, and pods. The directory may
+    not be there: it is made in memory, over this machine's files."""
+    library = Path("/lib").resolve()
+    layer = Path("/run/overlay/lib")
+    for part in ("upper", "work"):
+        (layer / part).mkdir(parents=True)
+    # Whatever this machine has there is none of this kernel's: a whiteout (filesystems/overlayfs.rst in the kernel).
+    os.mknod(layer / "upper" / "modules", stat.S_IFCHR, os.makedev(0, 0))
+    options = f"lowerdir={library},upperdir={layer}/upper,workdir={layer}/work"
+    subprocess.run(["mount", "-t", "overlay", "-o", options, "none", str(library)], check=True)
+    modules = library / "modules"
+    modules.mkdir()
+    subprocess.run(["mount", "--bind", source, str(modules)], check=True)
 
 
 def connect(lines: list[str]) -> None:
@@ -245,6 +262,8 @@ def main() -> None:
     path = Path(sys.argv[1])
     host = json.loads(path.read_text())
     prepare(host["name"])
+    if host["modules"]:
+        give_modules(host["modules"])
     for name, content in host["files"].items():
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(content)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+from ipvs_lab.config import BUILTIN
 from ipvs_lab.site import ADDRESS, BRIDGE, NETWORK
 
 NETWORK6, ADDRESS6 = "fd00:10:200::/64", "fd00:10:200::1"
@@ -20,16 +21,18 @@ class Spec:
     memory      ceiling of each node's memory, as in "3G"
     kube_proxy  its mode, or "none": then nothing answers for a Service but the API server's own
     networks    1, or 2: the client is on a network of its own then, and a router between it and the nodes
+    kernel      the hosts': "builtin", or "modular": IPVS, nftables and tunnels are modules that somebody has to load
     """
 
     nodes: int = 3
     memory: str = "3G"
     kube_proxy: str = "none"
     networks: int = 1
+    kernel: str = BUILTIN
 
     def __str__(self) -> str:
         networks = f"{self.networks} network{'s' * (self.networks > 1)}"
-        return f"{self.nodes} nodes of {self.memory}, kube-proxy {self.kube_proxy}, {networks}"
+        return f"{self.nodes} nodes of {self.memory}, kube-proxy {self.kube_proxy}, {networks}, kernel {self.kernel}"
 
 
 @dataclass(frozen=True)
