@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.apiserver.deployed import AGENT, SYSTEM, deployment
 
 from ipvs_agent.kernel.genetlink import FamilyMissingError, GenericFamily
 from ipvs_agent.report import report_lacking
@@ -29,18 +31,28 @@ def lacking() -> str:
     return ""
 
 
+@pytest.fixture
+def deployed(definitions: ControlPlane) -> Iterator[str]:
+    """Rights, and an agent's pod on our node; its name."""
+    with deployment(definitions, NODE):
+        yield f"agent-{NODE}"
+
+
 def test_a_kernel_without_ipvs_is_told_in_the_report_with_the_remedy_and_tells_no_new_time_when_told_again(
-    definitions: ControlPlane, tmp_path: Path
+    definitions: ControlPlane, deployed: str, tmp_path: Path
 ) -> None:
+    """By an agent with the rights that agents have."""
     words = lacking()
     if not words:
         pytest.skip("this machine's kernel has IPVS")
     api = connect(definitions.kubeconfig())
     api.create(IPVS_NODES, "", {"metadata": {"name": NODE}, "spec": {}}, "tests")
     (port,) = free_ports(1)
+    token = definitions.service_account_token(SYSTEM, AGENT, deployed)
+    kubeconfig = definitions.token_kubeconfig("lacking", token)
     command = [
         *AS_ROOT,
-        *("run", "--kubernetes", f"--node={NODE}", f"--kubeconfig={definitions.kubeconfig()}"),
+        *("run", "--kubernetes", f"--node={NODE}", f"--kubeconfig={kubeconfig}", f"--namespace={SYSTEM}"),
         *(f"--state-dir={tmp_path}", f"--socket={tmp_path / 'agent.sock'}", f"--health-port={port}"),
     ]
     seen = []

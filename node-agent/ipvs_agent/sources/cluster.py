@@ -150,7 +150,10 @@ class ClusterSource:
 
     def tell(self, change: Callable[[IPVSNodeStatus], IPVSNodeStatus]) -> None:
         """Write a report made of the one that is stored, now and once. ApiError."""
-        stored = msgspec.json.decode(self._api.get(IPVS_NODES, "", self._node), type=IPVSNode).status
+        stored = IPVSNodeStatus()
+        for page in self._api.pages(IPVS_NODES, field_selector=f"metadata.name={self._node}"):  # an agent may not get
+            for item in page.items:
+                stored = msgspec.json.decode(item, type=IPVSNode).status
         value = {"metadata": {"name": self._node}, "status": msgspec.to_builtins(change(stored))}
         self._api.apply(IPVS_NODES, "", self._node, value, MANAGER, subresource="status")
 
