@@ -82,7 +82,7 @@ def connect(lines: list[str]) -> None:
     """The host's place in the cluster's networks."""
     for card in Path("/sys/class/net").glob("vec*"):
         # The driver offers to send lists of buffers (NETIF_F_FRAGLIST, arch/um/drivers/vector_kern.c), and sends the
-        # first and rubbish. It gets them where segments that came together (GRO) are forwarded. TSO goes with it.
+        # first and rubbish. It gets them where segments that came together (GRO) are forwarded. TSO would go off too.
         setting = ("tx-scatter-gather-fraglist", "off", "tso", "on")
         subprocess.run(["ethtool", "-K", card.name, *setting], stdout=subprocess.DEVNULL, check=True)
     for family in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
