@@ -206,10 +206,15 @@ def _directs(backend: PlanBackend, before: PlanBackend | None, path: PlanPath, w
     """Directors may send to it: they do already, it needs no role, or its node has reported that it has it."""
     if backend.role is ServerRole.MACHINE or not bears_roles(path):
         return True
-    if before is None:
-        return False
+    if before is None or (backend.role is ServerRole.SECOND_HOP and _taking(backend) - _taking(before)):
+        return False  # its second hop has nobody yet for what would be sent there
     word = words.get(backend.node, NOTHING_SAID)
     return before.directed or (word.reached and not word.failing)
+
+
+def _taking(backend: PlanBackend) -> set[bool]:
+    """Families, as whether they are IPv6, of which it has a real server that takes new connections."""
+    return {":" in server.address for server in backend.servers if server.weight}
 
 
 def _left(before: PlanBackend, stored: VirtualServicePlanSpec, words: Words) -> PlanBackend | None:

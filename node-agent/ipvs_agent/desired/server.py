@@ -27,7 +27,7 @@ from ipvs_agent.rows import (
     RuleRow,
     SysctlRow,
 )
-from ipvs_api.plan import PlanBackend, PlanDirector, ServerRole, VirtualServicePlanSpec
+from ipvs_api.plan import PlanBackend, PlanDirector, PlanServer, ServerRole, VirtualServicePlanSpec
 from ipvs_api.virtualservice import Forwarding, ReturnPath, Scheduler
 
 STICKY_SCHEDULERS = frozenset({Scheduler.SH, Scheduler.MH, Scheduler.DH, Scheduler.LBLC, Scheduler.LBLCR})
@@ -172,18 +172,22 @@ def _second_hop(
         _forward([server.address for server in servers], arrivals, version, context, share)
         for vip in vips:
             for index, port in enumerate(plan.ports):
-                targets = tuple(
-                    sorted(
-                        HopTarget(server.address, server.ports[index], server.weight)
-                        for server in servers
-                        if server.ports[index] and server.weight
-                    )
-                )
+                targets = _targets(servers, index, ending=not directs)
                 if targets and (macs or links or directs):
                     key = HopKey(version, vip, port.protocol.lower(), port.port)
                     share.server.hops[key] = HopRow(targets, sticky, macs, links)
         for server in servers:
             share.server.elements[NftKey(f"hop_targets{version}", (server.address,))] = NftRow()
+
+
+def _targets(servers: list[PlanServer], index: int, *, ending: bool) -> tuple[HopTarget, ...]:
+    """Whom the second hop sends to. ``ending``: where nobody takes new connections any more, those that end: until the
+    directors know, some are still sent here. A director has others for what comes from itself."""
+    able = [server for server in servers if server.ports[index]]
+    taking = [HopTarget(server.address, server.ports[index], server.weight) for server in able if server.weight]
+    if not taking and ending:
+        taking = [HopTarget(server.address, server.ports[index], 1) for server in able]
+    return tuple(sorted(taking))
 
 
 def _forward(servers: list[str], arrivals: set[str], version: int, context: Context, share: Share) -> None:

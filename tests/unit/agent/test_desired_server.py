@@ -83,6 +83,17 @@ def test_the_second_hop_takes_what_comes_from_the_directors_mac() -> None:
     assert set(share.server.sysctls) == {"net/ipv4/conf/cni0/forwarding", "net/ipv4/conf/eth0/forwarding"}
 
 
+def test_the_second_hop_sends_to_pods_that_end_where_no_others_are_left() -> None:
+    """Its director may not know yet; on a director, IPVS has others for what comes from itself."""
+    ending = tuple(PlanServer(server.address, server.ports, 0) for server in PODS)
+    for directors, hops in (({}, 1), ({"directors": (PlanDirector("lb1", (DIP,)), PlanDirector("rs1", ()))}, 0)):
+        backends = (PlanBackend(ServerRole.SECOND_HOP, ending, "rs1", ("192.0.2.21",)),)
+        share = share_of(Forwarding.DR, real_server(routes=POD_ROUTES), backends=backends, **directors)
+        assert [hop.targets for hop in share.server.hops.values()] == [
+            tuple(HopTarget(server.address, 8080, 1) for server in PODS)
+        ] * hops
+
+
 def test_the_second_hop_out_of_a_tunnel_goes_by_its_links() -> None:
     share = share_of(Forwarding.TUN, real_server(routes=POD_ROUTES), backends=BEHIND, persistence=Persistence())
     hop = share.server.hops[HopKey(4, VIP, "tcp", 80)]

@@ -310,6 +310,14 @@ class Agent:
     def roles(self, key: Key) -> set[Role]:
         return self._roles(self.plans.get(key)) | self.lingering.get(key, set())
 
+    def takes(self, key: Key, node: str) -> bool:
+        """As it knows, some real server behind a node takes new connections."""
+        plan = self.plans.get(key)
+        behind = [each for each in plan.backends if each.node == node and each.directed] if plan is not None else []
+        if self.name == node and plan is not None:
+            behind = [each for each in plan.backends if each.node == node]
+        return any(server.weight for each in behind for server in each.servers)
+
     def sends(self, key: Key) -> set[Target]:
         """Where it sends new connections."""
         plan = self.plans.get(key)
@@ -406,6 +414,8 @@ class Fleet:
         agent = self.agents.get(target.node)
         if needs and agent is not None:
             assert (target.role, target.path) in agent.roles(key), f"{director} sends {key} to {target}, not ready"
+            if target.role is ServerRole.SECOND_HOP and self.agents[director].takes(key, target.node):
+                assert agent.takes(key, target.node), f"{director} sends {key} to {target}, whose second hop has nobody"
 
     def check_let_go(self, node: str, key: Key, lost: set[Role]) -> None:
         """A role goes at once only where nobody has a connection that needs it."""

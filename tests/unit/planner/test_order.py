@@ -444,3 +444,40 @@ def test_nobody_moves_on_while_slices_say_different_things() -> None:
     last = stored.tell(None)
     assert all(plan.spec.withdrawn for plan in stored.plans)
     assert directed(last) == {"lb2": False, "rs1": False, "rs2": False}, "and all keep their roles"
+
+
+def taking(spec: VirtualServicePlanSpec, *addresses: str) -> VirtualServicePlanSpec:
+    """``spec``, of whose real servers these alone take new connections."""
+    backends = [
+        replace(each, servers=tuple(replace(one, weight=int(one.address in addresses)) for one in each.servers))
+        for each in spec.backends
+    ]
+    return replace(spec, backends=tuple(backends))
+
+
+@pytest.mark.parametrize("forwarding", ["DR", "TUN"])
+def test_a_node_whose_pods_all_ended_is_sent_to_its_new_ones_once_its_second_hop_has_them(forwarding: str) -> None:
+    """rs2's only pod ends, and another one is ready while the first is still there."""
+    old, new = wanted(PODS, forwarding), wanted((*PODS, "10.1.3.6"), forwarding)
+    stored = started(old)
+    ending = taking(old, "10.1.2.5", "10.1.2.6")
+    assert directed(stored.rest(ending)) == {"rs1": True, "rs2": True}
+    other = taking(new, "10.1.2.5", "10.1.2.6", "10.1.3.6")
+    assert directed(stored.tell(other)) == {"rs1": True, "rs2": False}
+    assert directed(stored.tell(other)) == {"rs1": True, "rs2": False}, "it has not said that it has it"
+    stored.say("rs2")
+    assert directed(stored.tell(other)) == {"rs1": True, "rs2": True}
+
+
+@pytest.mark.parametrize("forwarding", ["DR", "TUN"])
+def test_a_node_with_pods_that_go_on_is_sent_to_all_the_time(forwarding: str) -> None:
+    """Its second hop sends to the ones that it knows."""
+    stored = started(wanted(PODS, forwarding))
+    more = taking(wanted((*PODS, "10.1.2.7"), forwarding), "10.1.2.6", "10.1.2.7", "10.1.3.5")
+    assert directed(stored.tell(more)) == {"rs1": True, "rs2": True}
+
+
+def test_hosts_with_the_address_are_sent_to_whatever_weight_they_had() -> None:
+    stored = started(wanted(HOSTS))
+    stored.rest(taking(wanted(HOSTS), "10.0.0.11"))
+    assert directed(stored.tell(wanted(HOSTS))) == {"rs1": True, "rs2": True}
