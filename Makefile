@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 T ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help venv kernel kubernetes images unit lint test e2e demo cluster cluster-down kind-install bench requirements chart
+.PHONY: help venv kernel kubernetes images unit lint test e2e e2e-kind demo cluster cluster-down kind-install bench requirements chart
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1#/' | column -t -s '#' 2>/dev/null \
@@ -50,6 +50,10 @@ test: kernel kubernetes $(if $(filter tests,$(T)),lint) ## everything but the be
 
 e2e: kernel kubernetes ## images, and clusters whose nodes are kernels with kubelets: minutes
 	$(BIN)/pytest tests/e2e
+
+# The same tests, in a cluster of kind that has both address families: see tests/e2e/kind.py.
+e2e-kind: $(READY) ## the suite in a cluster of kind: kind create cluster --config tests/e2e/kind.yaml
+	IPVS_E2E_KIND=$(or $(KIND),kind) $(BIN)/pytest $(addprefix tests/e2e/test_,forwarding.py steady.py outages.py uninstall.py)
 
 demo: kernel ## the story told on a real network; make demo MANIFESTS=dir for your own
 	@$(BIN)/python -m compileall -q api kube planner node-agent lab  # agents are started dozens of times

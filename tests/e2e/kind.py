@@ -1,7 +1,7 @@
 """The suite's cluster in kind: every node a container of Docker on this machine's own kernel, which needs IPVS.
 
-kind create cluster --name NAME --config FILE      with a control plane and three workers or more
-IPVS_E2E_KIND=NAME make e2e
+kind create cluster --config tests/e2e/kind.yaml
+make e2e-kind          # KIND=name for another cluster than `kind`
 """
 
 import contextlib
