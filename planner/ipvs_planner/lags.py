@@ -53,7 +53,4 @@ class Lags:
 
 
 def _seconds(since: str, now: str) -> float:
-    try:
-        return max(0.0, (datetime.fromisoformat(now) - datetime.fromisoformat(since)).total_seconds())
-    except (ValueError, TypeError):
-        return 0.0
+    return max(0.0, (datetime.fromisoformat(now) - datetime.fromisoformat(since)).total_seconds())

@@ -31,6 +31,7 @@ from ipvs_planner.snapshot import Snapshot
 from ipvs_planner.writes import Event, Reconciliation, Verb, Write
 
 OVERDUE = "1970-01-01T00:00:00Z"
+"""Since when one is behind who was overdue before this process began: long enough."""
 
 
 def reconcile(snapshot: Snapshot, key: Key, now: str) -> Reconciliation:
@@ -60,8 +61,7 @@ def reconcile(snapshot: Snapshot, key: Key, now: str) -> Reconciliation:
         snapshot.lags.forget(key)
         return Reconciliation(writes)
     previous = snapshot.status(key)
-    behind = _behind(snapshot, key, stored, previous, now)
-    status = _status(snapshot, replace(compiled, plans=stored), wanted, previous, now, behind)
+    status, after = _status(snapshot, key, replace(compiled, plans=stored), wanted, previous, now)
     told: tuple[Event, ...] = ()
     if status != previous:
         metadata = ObjectMeta(key.name, key.namespace, uid=intake.uid)
@@ -69,8 +69,7 @@ def reconcile(snapshot: Snapshot, key: Key, now: str) -> Reconciliation:
         known = previous.conditions if previous is not None else ()
         about = ("VirtualService", key, intake.uid)
         told = tuple(transitions(about, known, status.conditions, ("Accepted", "Ready")))
-    left = [DEADLINE_SECONDS - seconds for seconds in behind.values() if seconds < DEADLINE_SECONDS]
-    return Reconciliation(writes, told, min(left, default=None))
+    return Reconciliation(writes, told, after)
 
 
 def words_for(snapshot: Snapshot, key: Key, stored: Sequence[VirtualServicePlan]) -> dict[str, Word]:
@@ -156,40 +155,32 @@ def _plan_writes(plans: Sequence[VirtualServicePlan], stored: Sequence[VirtualSe
 
 def _status(
     snapshot: Snapshot,
+    key: Key,
     compiled: Compiled,
     wanted: VirtualServicePlanSpec | None,
     previous: VirtualServiceStatus | None,
     now: str,
-    behind: Mapping[str, float],
-) -> VirtualServiceStatus:
-    nodes = {node for plan in compiled.plans for node in concerned(plan.spec)}
-    voids = {node: void for node in nodes if (void := snapshot.reports.void(node)) is not None}
-    reports = {node: report for node in nodes if (report := snapshot.reports.report(node)) is not None}
-    unfinished = _unfinished(wanted, compiled.plans)
-    return fold(compiled, reports, previous, now, voids=voids, unfinished=unfinished, behind=behind)
-
-
-def _behind(
-    snapshot: Snapshot,
-    key: Key,
-    stored: Sequence[VirtualServicePlan],
-    previous: VirtualServiceStatus | None,
-    now: str,
-) -> dict[str, float]:
-    """For how many seconds each node has been behind.
-
-    Of what was overdue before this process began, as its status says, nobody remembers more: it is overdue still.
-    """
-    wanted: dict[str, int] = {}
-    for plan in stored:
+) -> tuple[VirtualServiceStatus, float | None]:
+    """The status, and after how many seconds time alone may change it; None: never."""
+    versions: dict[str, int] = {}
+    for plan in compiled.plans:
         version = number_of(plan.metadata.resource_version)
         for node in concerned(plan.spec):
-            wanted[node] = max(version, wanted.get(node, -1))
-    said = {node: snapshot.reports.report(node) for node in wanted}
-    reached = {node: number_of(report.observed_resource_version) for node, report in said.items() if report is not None}
+            versions[node] = max(version, versions.get(node, -1))
+    voids = {node: void for node in versions if (void := snapshot.reports.void(node)) is not None}
+    reports = {node: report for node in versions if (report := snapshot.reports.report(node)) is not None}
+    reached = {node: number_of(report.observed_resource_version) for node, report in reports.items()}
+    behind = snapshot.lags.behind(key, versions, reached, now, since=OVERDUE if _was_overdue(previous) else "")
+    unfinished = _unfinished(wanted, compiled.plans)
+    status = fold(compiled, reports, previous, now, voids=voids, unfinished=unfinished, behind=behind)
+    left = (DEADLINE_SECONDS - seconds for seconds in behind.values() if seconds < DEADLINE_SECONDS)
+    return status, min(left, default=None)
+
+
+def _was_overdue(previous: VirtualServiceStatus | None) -> bool:
+    """A director was; since when, nobody remembers once another operator works."""
     ready = condition_of(previous.conditions, "Ready") if previous is not None else None
-    since = OVERDUE if ready is not None and ready.reason == Reason.LAGGING else ""
-    return snapshot.lags.behind(key, wanted, reached, now, since=since)
+    return ready is not None and ready.reason == Reason.LAGGING
 
 
 def _unfinished(wanted: VirtualServicePlanSpec | None, stored: Sequence[VirtualServicePlan]) -> str:
