@@ -62,11 +62,7 @@ def install(place: Place) -> None:
     """The chart, with this checkout's images; an upgrade where it is installed."""
     images = place.load_images()
     place.kubectl("apply", f"--filename={CHECKOUT / 'deploy/00-namespace.yaml'}")
-    settings = list(place.values)
-    for part, image in images.items():
-        repository, _, tag = image.rpartition(":")
-        settings += [f"{part}.image.repository={repository}", f"{part}.image.tag={tag}"]
-    values = [f"--set={setting}" for setting in settings]
+    values = [*(f"--set={setting}" for setting in place.values), *image_values(images)]
     wait = ("--install", "--wait", f"--timeout={INSTALL_SECONDS}s")
     try:
         command, environment = helm_command(place, "upgrade", RELEASE, str(CHART), *wait, *values)
@@ -75,6 +71,12 @@ def install(place: Place) -> None:
         where = f"--namespace={NAMESPACE}"
         told = [place.kubectl("get", what, where, check=False).stdout for what in ("pods", "events")]
         raise LabError("\n".join([str(error), *told])) from error
+
+
+def image_values(images: dict[str, str]) -> list[str]:
+    """Arguments of Helm: the images of `operator` and `agent`."""
+    parts = ((part, *image.rpartition(":")[::2]) for part, image in images.items())
+    return [f"--set={part}.image.repository={repository},{part}.image.tag={tag}" for part, repository, tag in parts]
 
 
 def helm_command(place: Place, *arguments: str) -> tuple[list[str], dict[str, str]]:

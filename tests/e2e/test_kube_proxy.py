@@ -1,6 +1,5 @@
 """Our virtual addresses beside kube-proxy in each of its modes: both work, and neither touches what the other made."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -8,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.e2e.lab import exclude_from_kube_proxy
+from tests.e2e.world import as_list, deployment, director_group, service, virtual_service
 
 from ipvs_lab.cluster.cluster import Cluster
 from ipvs_lab.cluster.images import WEB
@@ -31,53 +31,17 @@ MADE = {
 """What shows rules, addresses and sets of kube-proxy's."""
 
 
-def virtual_service(name: str, forwarding: str) -> str:
-    return f"""
----
-apiVersion: ipvs.dev/v1alpha1
-kind: VirtualService
-metadata: {{name: {name}}}
-spec:
-  directorGroup: default
-  addresses: {json.dumps(VIPS[name])}
-  forwarding: {forwarding}
-  scheduler: rr
-  ports: [{{name: http, port: 80}}]
-  backends: {{service: {{name: web}}}}
-"""
-
-
-WEB_SERVERS = f"""
-apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: web}}
-spec:
-  replicas: 4
-  selector: {{matchLabels: {{app: web}}}}
-  template:
-    metadata: {{labels: {{app: web}}}}
-    spec:
-      containers:
-      - {{name: web, image: "{WEB}", readinessProbe: {{httpGet: {{port: 8080}}, periodSeconds: 1}}}}
----
-apiVersion: v1
-kind: Service
-metadata: {{name: web}}
-spec:
-  selector: {{app: web}}
-  ipFamilyPolicy: RequireDualStack
-  ports: [{{port: 80, targetPort: 8080}}]
-"""
-GROUP = f"""
-apiVersion: ipvs.dev/v1alpha1
-kind: DirectorGroup
-metadata: {{name: default}}
-spec:
-  nodeSelector: {{matchLabels: {{ipvs.dev/director: "true"}}}}
-  addresses: {json.dumps(RANGES)}
-  announcement: {{static: {{}}}}
-"""
-OURS = GROUP + virtual_service("direct", "DR") + virtual_service("masked", "NAT")
+WEB_SERVERS = as_list([deployment("web", WEB, 4), service("web", "web")])
+GROUP = director_group(RANGES)
+OURS = as_list(
+    [
+        GROUP,
+        *(
+            virtual_service(name, list(VIPS[name]), forwarding=forwarding, scheduler="rr")
+            for name, forwarding in (("direct", "DR"), ("masked", "NAT"))
+        ),
+    ]
+)
 
 
 class Beside:
@@ -198,7 +162,7 @@ def beside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def says_what_to_set(beside: Beside) -> None:
     """As kube-proxy is without our settings: the condition of a director names them."""
-    beside.cluster.kubectl("apply", "--filename=-", stdin=GROUP)
+    beside.cluster.kubectl("apply", "--filename=-", stdin=as_list([GROUP]))
     seen = await_condition(
         lambda: (found := beside.condition("Coexistence")).get("status") == "False" and found, 60, "the agent notices"
     )

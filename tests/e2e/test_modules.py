@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.e2e.world import as_list, deployment, director_group, service, virtual_service
 
 from ipvs_lab.cluster.cluster import Cluster
 from ipvs_lab.cluster.images import WEB
 from ipvs_lab.cluster.plan import CLIENT, Spec
-from ipvs_lab.example import CHART, NAMESPACE, RELEASE, helm_command
+from ipvs_lab.example import CHART, NAMESPACE, RELEASE, helm_command, image_values
 from ipvs_lab.images import CHECKOUT
 from ipvs_lab.machine import inside
 from ipvs_lab.net.waiting import await_condition
@@ -38,48 +39,16 @@ SERVICES = {"direct": ("10.200.0.121", "DR", "mh"), "tunnelled": ("10.200.0.122"
 ON_DEMAND = {"ip_vs_mh", "ip_vs_wlc", "nft_ct", "ipip"}
 """What these need besides what every agent does."""
 
-OURS = f"""
-apiVersion: ipvs.dev/v1alpha1
-kind: DirectorGroup
-metadata: {{name: default}}
-spec:
-  nodeSelector: {{matchLabels: {{ipvs.dev/director: "true"}}}}
-  addresses: [10.200.0.112/28]
-  announcement: {{static: {{}}}}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: web}}
-spec:
-  replicas: 2
-  selector: {{matchLabels: {{app: web}}}}
-  template:
-    metadata: {{labels: {{app: web}}}}
-    spec:
-      containers:
-      - {{name: web, image: "{WEB}", readinessProbe: {{httpGet: {{port: 8080}}, periodSeconds: 1}}}}
----
-apiVersion: v1
-kind: Service
-metadata: {{name: web}}
-spec:
-  selector: {{app: web}}
-  ports: [{{port: 80, targetPort: 8080}}]
-""" + "".join(
-    f"""
----
-apiVersion: ipvs.dev/v1alpha1
-kind: VirtualService
-metadata: {{name: {name}}}
-spec:
-  directorGroup: default
-  addresses: [{address}]
-  forwarding: {forwarding}
-  scheduler: {scheduler}
-  ports: [{{name: http, port: 80}}]
-  backends: {{service: {{name: web}}}}
-"""
-    for name, (address, forwarding, scheduler) in SERVICES.items()
+OURS = as_list(
+    [
+        director_group(["10.200.0.112/28"]),
+        deployment("web", WEB, 2),
+        service("web", "web"),
+        *(
+            virtual_service(name, [address], forwarding=forwarding, scheduler=scheduler)
+            for name, (address, forwarding, scheduler) in SERVICES.items()
+        ),
+    ]
 )
 
 
@@ -127,11 +96,7 @@ class Modular:
     def install(self, *values: str) -> None:
         """The chart, and no waiting for pods."""
         self.cluster.kubectl("apply", f"--filename={CHECKOUT / 'deploy/00-namespace.yaml'}")
-        settings = list(values)
-        for part, image in self.images.items():
-            repository, _, tag = image.rpartition(":")
-            settings += [f"{part}.image.repository={repository}", f"{part}.image.tag={tag}"]
-        self.helm("install", RELEASE, str(CHART), *(f"--set={setting}" for setting in settings))
+        self.helm("install", RELEASE, str(CHART), *values, *image_values(self.images))
 
     def helm(self, *words: str) -> None:
         command, environment = helm_command(self.place, *words)
@@ -194,7 +159,7 @@ def modular(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="module")
 def without(modular: Modular) -> Modular:
     """``modules.load: false``, and nobody else loads any."""
-    modular.install("modules.load=false")
+    modular.install("--set=modules.load=false")
     return modular
 
 

@@ -99,7 +99,9 @@ class World:
         return."""
         self.kubectl("label", "node", *directors, "ipvs.dev/director=true", "--overwrite")
         self.chart("upgrade", "--install")
-        self.apply(director_group(self.testbed), deployment("web", self.testbed.web, 6), service("web", "web"))
+        known = self.testbed.addresses.values()
+        group = director_group([one.ranges for one in known], [one.network for one in known])
+        self.apply(group, deployment("web", self.testbed.web, 6), service("web", "web"))
         self.rolled("deployment/web")
 
     def make_namespace(self) -> None:
@@ -310,15 +312,15 @@ def deployment(app: str, image: str, replicas: int) -> Object:
     }
 
 
-def director_group(testbed: Testbed) -> Object:
+def director_group(ranges: Iterable[str], static_backends: Iterable[str] = ()) -> Object:
     return {
         "apiVersion": "ipvs.dev/v1alpha1",
         "kind": "DirectorGroup",
         "metadata": {"name": GROUP},
         "spec": {
             "nodeSelector": {"matchLabels": {"ipvs.dev/director": "true"}},
-            "addresses": [known.ranges for known in testbed.addresses.values()],
-            "allowedStaticBackends": [known.network for known in testbed.addresses.values()],
+            "addresses": list(ranges),
+            "allowedStaticBackends": list(static_backends),
             "announcement": {"static": {}},
         },
     }
