@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from tests.bench.apiserver import load
 from tests.bench.apiserver.load import SHOP, SYSTEM
+from tests.bench.e2e.costs import Cost, costs
 from tests.e2e.lab import exclude_from_kube_proxy
 
 from ipvs_kube.api import Api, connect
@@ -72,14 +73,11 @@ def endpoint_slice(number: int) -> dict[str, Any]:
     return load.endpoint_slice(number) | {"endpoints": endpoints(number)}
 
 
-def used(cluster: Cluster, pattern: str) -> Figures:
-    """CPU seconds and resident MiB of the node's only process whose command line has this."""
-    found = cluster.exec(NODE, "pgrep", "--full", pattern, check=False).stdout.split()
+def used(cluster: Cluster, words: str) -> Cost:
+    """By the node's only process of these words."""
+    found = costs(cluster, NODE, words)
     assert len(found) == 1, cluster.exec(NODE, "ps", "axw").stdout
-    (pid,) = found
-    fields = cluster.exec(NODE, "cat", f"/proc/{pid}/stat").stdout.rpartition(")")[2].split()
-    resident = cluster.exec(NODE, "grep", "VmRSS", f"/proc/{pid}/status").stdout.split()[1]
-    return {"CPU, s": (int(fields[11]) + int(fields[12])) / 100, "resident, MiB": round(int(resident) / 1024, 1)}
+    return found[0]
 
 
 def changes(api: Api, kernel: Kernel, vips: Sequence[str]) -> Figures:
@@ -153,13 +151,13 @@ def theirs(cluster: Cluster, api: Api, kernel: Kernel, vips: Sequence[str]) -> F
     return figures(first, changed, after, whole)
 
 
-def figures(first: float, changed: Figures, after: Figures, whole: Figures) -> Figures:
-    cpu = (whole["CPU, s"] - after["CPU, s"]) / (2 * CHANGES)
+def figures(first: float, changed: Figures, after: Cost, whole: Cost) -> Figures:
+    cpu = (whole.cpu - after.cpu) / (2 * CHANGES)
     return {
         "start to everything in the kernel, s": round(first, 2),
-        "CPU of that, s": after["CPU, s"],
+        "CPU of that, s": after.cpu,
         "changed endpoint to the kernel": changed | {"CPU of each on the node, s": round(cpu, 3)},
-        "resident, MiB": whole["resident, MiB"],
+        "resident, MiB": whole.resident,
     }
 
 

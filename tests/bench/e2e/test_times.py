@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import IO
 
 from tests.bench.apiserver.load import tell
+from tests.bench.e2e.costs import Cost, costs
 from tests.e2e.lab import LabTestbed
 from tests.e2e.testbed import CLIENT
 from tests.e2e.world import CLIENT_SCRIPT, FORWARDINGS, World, deployment, service, virtual_service
@@ -158,23 +159,17 @@ def test_what_it_costs(world: World, testbed: LabTestbed) -> None:
         after = used(testbed)
     found = {
         name: {
-            "CPU of a minute, s": round(after[name][0] - before[name][0], 2),
-            "resident, MiB": [round(one / 1024, 1) for one in after[name][1]],
+            "CPU of a minute, s": round(sum(one.cpu for one in after[name]) - sum(one.cpu for one in before[name]), 2),
+            "resident, MiB": [one.resident for one in after[name]],
         }
         for name in PROGRAMS
     }
     tell(f"what it costs, beside {testbed.cluster.name}", found)
 
 
-def used(testbed: LabTestbed) -> dict[str, tuple[float, list[int]]]:
-    """CPU seconds of each program on all nodes together, and KiB of memory of each process."""
-    found = {}
-    for name, words in PROGRAMS.items():
-        seconds, resident = 0.0, []
-        for node in testbed.nodes:
-            for pid in testbed.run(node, "pgrep", "--full", words, check=False).stdout.split():
-                fields = testbed.run(node, "cat", f"/proc/{pid}/stat").stdout.rpartition(")")[2].split()
-                seconds += (int(fields[11]) + int(fields[12])) / 100
-                resident.append(int(testbed.run(node, "grep", "VmRSS", f"/proc/{pid}/status").stdout.split()[1]))
-        found[name] = (seconds, resident)
-    return found
+def used(testbed: LabTestbed) -> dict[str, list[Cost]]:
+    """By each program on all nodes."""
+    return {
+        name: [cost for node in testbed.nodes for cost in costs(testbed.cluster, node, words)]
+        for name, words in PROGRAMS.items()
+    }
