@@ -5,6 +5,8 @@ import io
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tarfile
@@ -216,6 +218,19 @@ def test_the_door_stays_shut_without_the_secret(door: int, tmp_path: Path) -> No
     done = ask(door, {"secret": "wrong", "argv": ["touch", f"{tmp_path}/in"], "environment": {}})
     assert done.returncode == 125
     assert not (tmp_path / "in").exists()
+
+
+def test_a_host_that_dies_resets_the_connection_and_is_said_to_have_gone() -> None:
+    def die() -> None:
+        connection, _ = listening.accept()
+        with connection, connection.makefile("rb") as incoming:
+            incoming.readline()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close by a reset
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=die, daemon=True).start()
+        done = ask(listening.getsockname()[1], {"argv": ["true"], "environment": {}})
+    assert (done.returncode, done.stderr) == (125, "ipvs-lab: the host has gone\n")
 
 
 def test_a_hosts_program_is_stopped_and_started(door: int) -> None:

@@ -2,6 +2,7 @@
 with the request, as JSON, in the environment's IPVS_LAB_REQUEST; exits as the command on the host did."""
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import sys
 import termios
 import threading
 import tty
+from collections.abc import Iterator
 
 HEAD = struct.Struct("!BI")  # kind and length of a frame; the same in node_init.py
 INPUT, OUTPUT, ERRORS, STATUS = range(4)
@@ -25,12 +27,10 @@ def feed(connection: socket.socket) -> None:
         connection.sendall(HEAD.pack(INPUT, 0))
 
 
-def converse(connection: socket.socket) -> int:
-    """Pass on what comes; the exit status that comes at the end."""
+def converse(connection: socket.socket, request: dict[str, object]) -> int:
+    """Ask, and pass on what comes; the exit status that comes at the end."""
     with connection.makefile("rb") as incoming:
-        while len(head := incoming.read(HEAD.size)) == HEAD.size:
-            kind, length = HEAD.unpack(head)
-            data = incoming.read(length)
+        for kind, data in frames(connection, incoming, request):
             if kind == STATUS:
                 return data[0]
             view = memoryview(data)
@@ -38,6 +38,22 @@ def converse(connection: socket.socket) -> int:
                 view = view[os.write(1 if kind == OUTPUT else 2, view) :]
     print("ipvs-lab: the host has gone", file=sys.stderr)
     return UNREACHABLE
+
+
+def frames(
+    connection: socket.socket, incoming: io.BufferedReader, request: dict[str, object]
+) -> Iterator[tuple[int, bytes]]:
+    """What the host answers, as kind and data. A host that dies, or that shuts the door in our face, may reset the
+    connection, since it leaves our input unread (RFC 1122, 4.2.2.13): to us that is no more than the end."""
+    with contextlib.suppress(ConnectionError):
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        threading.Thread(target=feed, args=(connection,), daemon=True).start()
+        while len(head := incoming.read(HEAD.size)) == HEAD.size:
+            kind, length = HEAD.unpack(head)
+            data = incoming.read(length)
+            if len(data) < length:
+                return
+            yield kind, data
 
 
 def main() -> int:
@@ -56,9 +72,7 @@ def main() -> int:
     try:
         if terminal:
             tty.setraw(0)
-        connection.sendall(json.dumps(request).encode() + b"\n")
-        threading.Thread(target=feed, args=(connection,), daemon=True).start()
-        return converse(connection)
+        return converse(connection, request)
     finally:
         if before is not None:
             termios.tcsetattr(0, termios.TCSADRAIN, before)
