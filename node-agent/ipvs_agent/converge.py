@@ -354,7 +354,7 @@ class Converger:
         if not self._started:
             return
         for change in changes:
-            if change.key not in self._expected[name] and (name, change.key) not in dict(self.troubles):
+            if change.key not in self._expected[name] and (name, change.key) not in self.troubles:
                 what = "was gone" if change.old is None else "was changed" if change.new is not None else "appeared"
                 log.warning("drift: %s %s; mended", describe(name, change.key), what)
 

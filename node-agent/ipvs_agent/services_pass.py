@@ -1,7 +1,4 @@
-"""The pass over IPVS services: slices of them compared, written, read back
-
-drains followed; foreign ones left alone.
-"""
+"""The pass over IPVS services: slices of them compared, written, read back; drains followed; others' left alone."""
 
 import logging
 from collections import defaultdict
@@ -98,9 +95,9 @@ class ServicesPass:
         wanted = self._intent.ledger.tables["ipvs"]
         missing = self._table.adding_order([key for key in wanted if key not in heads])
         self._absent = set(missing)
-        for key in missing:
-            self._background[key] = None
-            if not self._audited:
+        self._background = dict.fromkeys(chain(missing, self._background))
+        if not self._audited:
+            for key in missing:
                 self._unready[key[4:]].add(key)
         lost = {key for key in missing if key in self.owned} if self._audited else set()
         if fresh := len(lost - self._lost):
@@ -215,11 +212,15 @@ class ServicesPass:
                 self._drop(key)
             else:
                 changes.append(Change(key, have, target))
+        drift = self._drift(changes)
+        if sum(change.old is None for change in drift) > 1:
+            self.audit()  # somebody flushed while we looked: more will be gone, and one line of the log tells of all
+            return set()
+        self._tell_drift(drift)
         if claims:
             with self._store.transaction():
                 self._store.own_services(claims)
             self.owned.update(claims)
-        self._tell_drift(changes)
         back = self._write(changes)
         empty = {key for key in keys if (row := back.get(key, found.get(key))) is not None and len(row) == HEAD_SIZE}
         return {key for key in empty if self._intent.is_lingering(key)}
@@ -351,15 +352,20 @@ class ServicesPass:
         if self._troubles.add(("ipvs", key), owners, Reason.FOREIGN_ENTRY, message, self._clock()):
             log.warning("%s", message)
 
-    def _tell_drift(self, changes: list[Change[ServiceKey, ServiceRow]]) -> None:
+    def _drift(self, changes: list[Change[ServiceKey, ServiceRow]]) -> list[Change[ServiceKey, ServiceRow]]:
+        """Those among the changes that undo what somebody else did, and that are not known yet."""
         if not self._audited:
-            return
-        for change in changes:
-            known = change.key in self._expected or change.key in self._lost
-            if known or ("ipvs", change.key) in dict(self._troubles):
-                continue
+            return []
+        return [
+            change
+            for change in changes
+            if not (change.key in self._expected or change.key in self._lost or ("ipvs", change.key) in self._troubles)
+            and (change.old is not None or change.key in self.owned)
+        ]
+
+    def _tell_drift(self, drift: list[Change[ServiceKey, ServiceRow]]) -> None:
+        for change in drift:
             if change.old is None:
-                if change.key in self.owned:
-                    log.warning("drift: service %s was gone; mended", name_service(change.key))
-                continue
-            log.warning("drift: service %s was changed (%s); mended", name_service(change.key), difference(change))
+                log.warning("drift: service %s was gone; mended", name_service(change.key))
+            else:
+                log.warning("drift: service %s was changed (%s); mended", name_service(change.key), difference(change))

@@ -58,6 +58,9 @@ class Troubles:
         names = set(tables)
         return {owner for (table, _), trouble in self._by_row.items() if table in names for owner in trouble.owners}
 
+    def __contains__(self, where: object) -> bool:
+        return where in self._by_row
+
     def __iter__(self) -> Iterator[tuple[Where, Trouble]]:
         return iter(self._by_row.items())
 

@@ -1,5 +1,7 @@
 """An audit compares with the kernel; where nothing has changed, nothing is worked out anew."""
 
+import io
+import logging
 import subprocess
 import time
 from pathlib import Path
@@ -78,3 +80,41 @@ def test_a_real_server_drains_also_where_an_audit_comes_with_the_change(tmp_path
     with Network(one()) as net:
         left = net["director"].call_forked(weights_after_a_change_during_an_audit, directory, tmp_path / "state")
     assert sorted(left) == ["192.0.2.101:8080 1", "192.0.2.102:8080 0"]
+
+
+def told_of_a_flush_during_an_audit(directory: Path, state: Path) -> tuple[int, list[str]]:
+    """Services at the end, and the log from somebody's flush on, which comes after the audit's first slice."""
+    store = Store(state / "state.db")
+    agent = Agent("director", ManifestsSource(directory, "director", {}, store.node_spec()), store)
+    agent.start()
+    agent.read_source()
+    converge(agent)
+    agent.audit_due = True
+    agent.step(set())
+    assert agent.converger.services.waiting > 100, "the audit is not over"
+    subprocess.run(["ipvsadm", "-C"], check=True)
+    told = io.StringIO()
+    logging.getLogger("ipvs_agent").addHandler(logging.StreamHandler(told))
+    logging.getLogger("ipvs_agent").setLevel(logging.INFO)
+    converge(agent)
+    lines = subprocess.run(["ipvsadm", "-Sn"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return sum(line.startswith("-A") for line in lines), told.getvalue().splitlines()
+
+
+def test_a_flush_during_an_audit_is_told_once_and_mended(tmp_path: Path) -> None:
+    directory = tmp_path / "manifests"
+    directory.mkdir()
+    ports = [f"{port}:8080" for port in range(1000, 1064)]
+    objects = [
+        virtual_service(f"web-{number}", f"192.0.2.{number}", ports, ["192.0.2.101"], forwarding="NAT")
+        for number in range(10, 18)
+    ]
+    lb = node("director", ["192.0.2.2"], director=True)
+    (directory / "all.yaml").write_text(yaml.safe_dump_all([*objects, lb, director_group()]))
+    with Network(one()) as net:
+        services, told = net["director"].call_forked(told_of_a_flush_during_an_audit, directory, tmp_path / "state")
+    assert services == len(objects) * len(ports)
+    drift, *after = [line for line in told if not line.startswith("Ready=")]
+    assert drift == f"drift: {services} services were gone; repairing"
+    assert after[-1] == f"repair: done, {services} services are back"
+    assert all(line.startswith("repair: ") for line in after), after
