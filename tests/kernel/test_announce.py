@@ -100,12 +100,11 @@ def test_what_this_host_has_on_another_link_of_the_same_lan_is_no_conflict(netwo
 
 @pytest.mark.parametrize("vip", FREE)
 def test_an_announcement_moves_an_address_in_every_cache(net: Network, vip: str) -> None:
-    prefix, options = (f"{vip}/128", ("nodad",)) if ":" in vip else (f"{vip}/32", ())
-    net["there"].run("ip", "addr", "add", prefix, "dev", "eth0", *options)
+    net["there"].hold("eth0", vip)
     await_answer(net["client"], vip)
     assert known_mac(net["client"], vip) == link_of(net["there"]).mac
-    net["there"].run("ip", "addr", "del", prefix, "dev", "eth0")
-    net["here"].run("ip", "addr", "add", prefix, "dev", "eth0", *options)
+    net["there"].run("ip", "addr", "del", f"{vip}/{128 if ':' in vip else 32}", "dev", "eth0")
+    net["here"].hold("eth0", vip)
     with net["here"].inside():
         announce(link_of(net["here"]), [vip])
     await_condition(lambda: known_mac(net["client"], vip) == link_of(net["here"]).mac, what="the client's cache")
@@ -115,7 +114,7 @@ def test_an_announcement_moves_an_address_in_every_cache(net: Network, vip: str)
 
 @pytest.mark.parametrize("form", [0, 1], ids=["request", "reply"])
 def test_each_form_of_gratuitous_arp_is_enough_for_linux(net: Network, form: int) -> None:
-    net["there"].run("ip", "addr", "add", "192.0.2.10/32", "dev", "eth0")
+    net["there"].hold("eth0", "192.0.2.10")
     await_answer(net["client"], "192.0.2.10")
     mine = link_of(net["here"]).mac
     with net["here"].inside(), Wire("eth0", ipv4=True, ipv6=False) as wire:
@@ -125,7 +124,7 @@ def test_each_form_of_gratuitous_arp_is_enough_for_linux(net: Network, form: int
 
 def test_a_router_that_announces_itself_stays_its_hosts_router(net: Network) -> None:
     vip = "2001:db8:2::10"
-    net["here"].run("ip", "addr", "add", f"{vip}/128", "dev", "eth0", "nodad")
+    net["here"].hold("eth0", vip)
     net["here"].sysctl("net/ipv6/conf/all/forwarding", 1)
     await_answer(net["client"], vip)
     with net["here"].inside(), net["client"].capture("eth0", "icmp6[0] = 136") as seen:
@@ -138,7 +137,7 @@ def test_a_router_that_announces_itself_stays_its_hosts_router(net: Network) -> 
 
 def test_many_addresses_are_asked_for_at_once_and_told_in_bursts(net: Network) -> None:
     addresses = [f"198.51.{n // 250}.{n % 250 + 1}" for n in range(2_000)]
-    net["there"].run("ip", "addr", "add", "198.51.3.7/32", "dev", "eth0")
+    net["there"].hold("eth0", "198.51.3.7")
     interface = link_of(net["here"])
     with net["here"].inside(), net["client"].capture("eth0", "arp") as seen:
         started = time.monotonic()

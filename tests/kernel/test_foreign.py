@@ -220,7 +220,7 @@ def test_kube_proxy_in_ipvs_mode_is_told(site: MakeSite) -> None:
 def test_our_vip_on_the_interface_by_somebodys_hand_is_told_and_left(site: MakeSite) -> None:
     lvs = make(site)
     director = lvs["director"]
-    director.run("ip", "addr", "add", f"{VIP}/32", "dev", "eth0")
+    director.hold("eth0", VIP)
     found = section(director, "addresses", rf"inet {VIP}/")
     lvs.start(ready=False)
     status_says(lvs, "director", "Coexistence=False", f"{VIP} is on eth0 already and not ours: remove it there")

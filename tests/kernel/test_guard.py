@@ -54,9 +54,7 @@ def test_only_allowed_sources_connect(site: MakeSite, make: Any, spec: dict[str,
     lvs.put(virtual_service("web", BOTH, [80, "53/UDP"], dual(lvs, "rs1"), allowedSources=allowed, **spec))
     lvs.put(virtual_service("open", BOTH, 81, dual(lvs, "rs1"), **spec))
     others = {4: "198.51.100.3", 6: "2001:db8:1::3"}
-    for address in ("198.51.100.3/24", "198.51.100.40/24"):
-        lvs["client"].run("ip", "addr", "add", address, "dev", "eth0")
-    lvs["client"].run("ip", "addr", "add", "2001:db8:1::3/64", "dev", "eth0", "nodad")
+    lvs["client"].hold("eth0", "198.51.100.3/24", "198.51.100.40/24", "2001:db8:1::3/64")
     lvs.start()
     for port, proto in ((80, "tcp"), (81, "tcp"), (53, "udp")):
         serve(lvs["rs1"], port, proto)

@@ -108,8 +108,7 @@ def test_a_default_route_learnt_by_router_advertisement_stays_when_ipv6_nat_star
 
 def test_persistence_takes_an_ipv6_network_for_one_client(site: MakeSite) -> None:
     lvs = site(one(), nodes=SERVERS)
-    more = "".join(f"addr add 2001:db8:1::{last}/64 dev eth0 nodad\n" for last in range(20, 30))
-    lvs["client"].run("ip", "-batch", "-", stdin=more)
+    lvs["client"].hold("eth0", *(f"2001:db8:1::{last}/64" for last in range(20, 30)))
     rips = lvs.servers(*SERVERS, family=6)
     lvs.put(virtual_service("web", VIP[6], 80, rips, forwarding="DR", persistence={"ipv6PrefixLength": 64}))
     lvs.start()

@@ -62,11 +62,9 @@ def net(network: MakeNetwork) -> Network:
     topology.host("direct", lan="192.0.2.12/24 2001:db8:2::12/64", sysctls=silent)
     net = network(topology)
     for family in (4, 6):
-        prefix = f"{VIP[family]}/{32 if family == 4 else 128}"
         # An IPv6 VIP that is not deprecated would be chosen as the source of what is masqueraded.
-        nodad = ["nodad", "preferred_lft", "0"] if family == 6 else []
-        net["director"].run("ip", "addr", "add", prefix, "dev", "eth0", *nodad)
-        net["direct"].run("ip", "addr", "add", prefix, "dev", "lo", *nodad)
+        net["director"].hold("eth0", VIP[family], deprecated=True)
+        net["direct"].hold("lo", VIP[family], deprecated=True)
     serve(net["server"], 8080)
     for port in (80, 81):
         serve(net["direct"], port)

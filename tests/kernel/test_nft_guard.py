@@ -52,9 +52,7 @@ def net(network: MakeNetwork) -> Network:
         serve(director, 22, proto, name="own-daemon")
     for family in (4, 6):
         vip, version = VIP[family], str(family)
-        director.run(
-            "ip", "addr", "add", f"{vip}/{32 if family == 4 else 128}", "dev", "eth0", *["nodad"][: family - 5]
-        )
+        director.hold("eth0", vip)
         for flag, port, target in (("-t", 80, 8080), ("-u", 53, 5353)):
             director.run("ipvsadm", "-A", flag, bracketed(vip, port), "-s", "rr")
             director.run("ipvsadm", "-a", flag, bracketed(vip, port), "-r", bracketed(SERVER[family], target), "-m")

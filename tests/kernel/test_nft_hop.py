@@ -60,8 +60,7 @@ def hop(
 
 def add_vip(host: Host, family: int) -> None:
     # A VIP that is not deprecated would be the tunnel's outer source.
-    nodad = ["nodad", "preferred_lft", "0"] if family == 6 else []
-    host.run("ip", "addr", "add", f"{VIP[family]}/{32 if family == 4 else 128}", "dev", "eth0", *nodad)
+    host.hold("eth0", VIP[family], deprecated=True)
 
 
 def direct(director: Host, family: int, flag: str = "-t", method: str = "-g") -> None:
@@ -88,7 +87,7 @@ def net(network: MakeNetwork) -> Network:
         addresses = f"10.0.0.1{pod}/24 2001:db8:10::1{pod}/64"
         topology.host(f"pod{pod}", pods=addresses, via="10.0.0.1 2001:db8:10::1")
     net = network(topology)
-    net["other-node"].run("ip", "addr", "add", f"{VIP[4]}/32", "dev", "lo")
+    net["other-node"].hold("lo", VIP[4])
     serve(net["other-node"], 80)
     net["node"].run("sysctl", "-w", "net.ipv4.conf.all.send_redirects=0", "net.ipv4.conf.eth0.send_redirects=0")
     pods = [net[f"pod{pod}"] for pod in (1, 2, 3)]
@@ -146,7 +145,7 @@ def test_tunnelled_packets_take_the_second_hop(net: Network, family: int) -> Non
     node.run("ip", *(["-6"] if family == 6 else []), *tunnel)
     node.run("ip", "link", "set", link, "up")
     if family == 4:  # reverse path filtering drops everything on a link without any address (__fib_validate_source)
-        node.run("ip", "addr", "add", f"{NODE[4]}/32", "dev", link)
+        node.hold(link, NODE[4])
         node.sysctl(f"net/ipv4/conf/{link}/rp_filter", 2)
     elements = (("tunnel_links", link), (f"tunnel_vips{family}", VIP[family]))
     with NftTable() as table:
@@ -161,8 +160,7 @@ def test_sticky_clients_keep_their_server_also_when_the_chain_is_made_again(net:
     client = net["client"]
     base, length = ("192.0.2.", 24) if family == 4 else ("2001:db8:2::", 64)
     sources = [f"{base}{number}" for number in range(100, 116)]
-    for source in sources:
-        client.run("ip", "addr", "add", f"{source}/{length}", "dev", "eth0", *(["nodad"] if family == 6 else []))
+    client.hold("eth0", *(f"{source}/{length}" for source in sources))
     direct(net["director"], family)
 
     def servers() -> dict[str, str]:
@@ -250,7 +248,7 @@ def test_a_host_that_directs_too_schedules_what_no_other_director_sent(net: Netw
     """The node is a director of the same service: its own server by NAT; the other director's packets hop."""
     node = net["node"]
     direct(net["director"], 4)
-    node.run("ip", "addr", "add", f"{VIP[4]}/32", "dev", "lo")
+    node.hold("lo", VIP[4])
     node.run("sysctl", "-w", "net.ipv4.conf.all.arp_ignore=1", "net.ipv4.conf.all.arp_announce=2")
     node.run("ipvsadm", "-A", "-t", f"{VIP[4]}:80", "-s", "rr")
     node.run("ipvsadm", "-a", "-t", f"{VIP[4]}:80", "-r", "10.0.0.13:8080", "-m")

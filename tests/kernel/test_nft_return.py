@@ -59,9 +59,7 @@ def net(network: MakeNetwork) -> Network:
     for family in (4, 6):
         # As the director's own table would have it over IPv6: no redirects to a network neighbour.
         net["director"].run("nft", "-f", "-", stdin=NO_REDIRECTS)
-        nodad = ["nodad"] if family == 6 else []
-        prefix = f"{VIP[family]}/{32 if family == 4 else 128}"
-        net["director"].run("ip", "addr", "add", prefix, "dev", "eth0", *nodad)
+        net["director"].hold("eth0", VIP[family])
     return net
 
 

@@ -35,7 +35,7 @@ def net(network: MakeNetwork) -> Network:
     assert [server.sysctl(f"net.ipv4.conf.all.{name}") for name in ("arp_ignore", "arp_announce")] == ["0", "0"]
     server.run("ip", "link", "add", "ipvs0", "type", "dummy")
     server.run("ip", "link", "set", "ipvs0", "up")
-    server.run("ip", "addr", "add", f"{VIP}/32", "dev", "ipvs0")
+    server.hold("ipvs0", VIP)
     return net
 
 
@@ -82,7 +82,7 @@ def test_the_kernels_own_announcements_do_not_leave(net: Network) -> None:
     """``arp_notify`` tells of all addresses of a link whose MAC changes; here the VIP is among them."""
     server = net["server"]
     server.sysctl("net.ipv4.conf.eth0.arp_notify", 1)
-    server.run("ip", "addr", "add", f"{VIP}/32", "dev", "eth0")
+    server.hold("eth0", VIP)
 
     def announced(mac: str) -> set[str]:
         with net["client"].capture("eth0", "arp") as seen:

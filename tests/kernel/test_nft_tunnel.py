@@ -51,8 +51,7 @@ def net(network: MakeNetwork, family: int) -> Network:
         "ip", f"-{family}", "tunnel", "add", LINK, "mode", mode, "local", SERVER[family], "remote", DIRECTOR[family]
     )
     server.run("ip", "link", "set", LINK, "up")
-    nodad = ["nodad", "preferred_lft", "0"] if family == 6 else []
-    server.run("ip", "addr", "add", f"{VIP[family]}/{32 if family == 4 else 128}", "dev", LINK, *nodad)
+    server.hold(LINK, VIP[family], deprecated=True)
     return net
 
 

@@ -146,7 +146,7 @@ def test_a_dr_real_server_whose_default_gateway_is_the_director_is_told(site: Ma
 )
 def test_a_vip_with_its_whole_network_on_a_link_is_told(site: MakeSite, where: str, link: str, words: str) -> None:
     lvs = make(site, one(), "rs1", forwarding="DR")
-    lvs[where].run("ip", "addr", "add", f"{VIP}/24", "dev", link)
+    lvs[where].hold(link, f"{VIP}/24")
     status_says(
         lvs, where, "Networking=False VIPPrefix", words, f"ip address delete {VIP}/24 dev {link}", "make it /32"
     )
@@ -158,7 +158,7 @@ def test_a_vip_with_its_whole_network_on_a_link_is_told(site: MakeSite, where: s
 def test_the_classic_hosts_vip_on_lo_does_no_harm_and_is_silenced(site: MakeSite) -> None:
     """Somebody followed the LVS-HOWTO by half: VIP/32 on lo, and nothing against answering ARP for it."""
     lvs = site(one(), nodes=["rs1"])
-    lvs["rs1"].run("ip", "addr", "add", f"{VIP}/32", "dev", "lo")
+    lvs["rs1"].hold("lo", VIP)
     lvs.put(virtual_service("web", VIP, 80, lvs.servers("rs1"), forwarding="DR"))
     lvs.start()
     serve(lvs["rs1"], 80)
@@ -221,10 +221,9 @@ def test_a_dual_homed_dr_real_servers_strict_rp_filter_is_loosened_on_one_link(s
 def test_an_address_that_somebody_else_has_is_not_taken_and_told_with_his_mac(site: MakeSite, vip: str) -> None:
     lvs = site(one(), nodes=["rs1"])
     thief = lvs["rs3"]
-    length = 128 if ":" in vip else 32
-    thief.run("ip", "addr", "add", f"{vip}/{length}", "dev", "eth0", *(["nodad"] if length == 128 else []))
+    thief.hold("eth0", vip)
     serve(thief, 80)
-    lvs.put(virtual_service("web", vip, 80, lvs.servers("rs1", family=6 if length == 128 else 4), forwarding="DR"))
+    lvs.put(virtual_service("web", vip, 80, lvs.servers("rs1", family=6 if ":" in vip else 4), forwarding="DR"))
     lvs.put(virtual_service("other", "192.0.2.11", 80, lvs.servers("rs1")))
     lvs.start(ready=False)
     mac = thief.links_by_name()["eth0"]["address"]
@@ -238,7 +237,7 @@ def test_an_address_that_somebody_else_has_is_not_taken_and_told_with_his_mac(si
     serve(lvs["rs1"], 80)
     assert ask(lvs["client"], vip, 80).server == "rs3", "his connections are none of our business"
     assert ask(lvs["client"], "192.0.2.11", 80).server == "rs1"
-    thief.run("ip", "addr", "del", f"{vip}/{length}", "dev", "eth0")
+    thief.run("ip", "addr", "del", f"{vip}/{128 if ':' in vip else 32}", "dev", "eth0")
     lvs.settled(timeout=120)
     lvs["router"].run("ip", "neigh", "flush", "all")
     assert ask(lvs["client"], vip, 80).server == "rs1"

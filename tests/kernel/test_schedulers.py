@@ -160,7 +160,7 @@ def in_turn(lvs: Site, count: int, sources: Sequence[str] = ()) -> Counter[str]:
 
 
 def test_persistence_keeps_a_network_of_clients_with_one_server_until_its_timeout(lvs: Site) -> None:
-    lvs["client"].run("ip", "addr", "add", "203.0.113.7/32", "dev", "eth0")
+    lvs["client"].hold("eth0", "203.0.113.7")
     lvs["router"].run("ip", "route", "add", "203.0.113.7", "via", "198.51.100.2")
     persistence = {"timeoutSeconds": 300, "ipv4PrefixLength": 24}
     rips = lvs.servers(*SERVERS)

@@ -115,7 +115,7 @@ def test_what_strangers_send_into_our_tunnels_is_dropped(site: MakeSite, family:
         serve(lvs["rs1"], number)
     lvs.start()
     stranger = lvs["stranger"]
-    stranger.run("ip", "addr", "add", vip, "dev", "lo")
+    stranger.hold("lo", vip)
     bracketed = "[{}]:{}" if family == 6 else "{}:{}"
     with lvs["rs1"].capture("") as seen:
         for number, kind in enumerate(BETWEEN, 80):

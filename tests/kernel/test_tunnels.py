@@ -76,8 +76,7 @@ def at_port_80(family: int) -> tuple[str, str]:
 def direct(director: Host, family: int, tunnel: tuple[str, ...], interface: str = "eth0") -> None:
     """A director by ``ip`` and ``ipvsadm``. IPv6 would take a VIP as its outer source unless that is deprecated."""
     service, server = at_port_80(family)
-    options = ["nodad", "preferred_lft", "0"] if family == 6 else []
-    director.run("ip", "addr", "add", f"{VIP[family]}/{128 if family == 6 else 32}", "dev", interface, *options)
+    director.hold(interface, VIP[family], deprecated=True)
     director.run("ipvsadm", "-A", "-t", service, "-s", "rr")
     director.run("ipvsadm", "-a", "-t", service, "-r", server, "-i", "--tun-type", *tunnel)
 

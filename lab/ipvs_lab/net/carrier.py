@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SIOCETHTOOL, ETHTOOL_GLINK = 0x8946, 0x0A
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1
+RTF_LOCAL = 0x80000000  # linux/ipv6_route.h
 GENERATE_NO_ADDRESS = "1"  # IN6_ADDR_GEN_MODE_NONE
 
 
@@ -72,8 +73,7 @@ def await_forwarding(switch: "Host", ports: list[str]) -> None:
 
 def await_addresses(hosts: "list[Host]") -> None:
     """Wait until the hosts' IPv6 addresses are all their own: the kernel takes each up, and makes its local route,
-    from a
-    work queue (addrconf_dad_completed), also where no duplicate is looked for."""
+    from a work queue (addrconf_dad_completed), also where no duplicate is looked for."""
 
     def lacking() -> list[str]:
         return [host.name for host in hosts if not _has_local_routes(host)]
@@ -85,5 +85,6 @@ def _has_local_routes(host: "Host") -> bool:
     with host.inside():
         net = Path("/proc/thread-self/net")
         addresses = {line.split()[0] for line in (net / "if_inet6").read_text().splitlines()}
-        routes = {tuple(line.split()[:2]) for line in (net / "ipv6_route").read_text().splitlines()}
-    return all((address, "80") in routes for address in addresses)
+        routes = [line.split() for line in (net / "ipv6_route").read_text().splitlines()]
+    # A /128 has a second route of the same length, to its interface, which is there at once.
+    return addresses <= {words[0] for words in routes if words[1] == "80" and int(words[8], 16) & RTF_LOCAL}

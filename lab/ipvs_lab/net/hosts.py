@@ -137,6 +137,16 @@ class Host:
         """`ipvsadm -Sn`, sorted: one line a virtual service and one a real server."""
         return sorted(line.strip() for line in self.run("ipvsadm", "-Sn").stdout.splitlines())
 
+    def hold(self, interface: str, *addresses: str, deprecated: bool = False) -> None:
+        """Give an interface more addresses, `ADDRESS` or `ADDRESS/LENGTH`, and wait until the host answers for them.
+        Nobody is asked for duplicates of IPv6; what is `deprecated` there is no source of what the host sends."""
+        batch = ""
+        for address in addresses:
+            flags = (" nodad" + " preferred_lft 0" * deprecated) * (":" in address)
+            batch += f"addr add {address} dev {interface}{flags}\n"
+        self.run("ip", "-batch", "-", stdin=batch)
+        await_addresses([self])
+
     def addresses(self) -> list[dict[str, Any]]:
         """`ip -j -d addr`."""
         result: list[dict[str, Any]] = self.json("ip", "-j", "-d", "addr")
