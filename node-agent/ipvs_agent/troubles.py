@@ -10,6 +10,10 @@ from ipvs_agent.ledger import Owner
 FIRST_RETRY, LAST_RETRY = 1.0, 60.0
 """Seconds: the pause after a first refusal, doubled up to the last."""
 
+LAST_QUESTION = 8.0
+"""... and up to this one for an address that somebody else answers for: a director that leaves may let go of it late,
+nothing tells when, and until then its clients have nobody. Asking is three small frames (RFC 5227, 1.1)."""
+
 Where = tuple[str, Any]
 """A table's name and a key in it."""
 
@@ -34,7 +38,8 @@ class Troubles:
     def add(self, where: Where, owners: tuple[Owner, ...], reason: Reason, message: str, now: float) -> bool:
         """True when this is news: nothing of the kind was known of the row before."""
         before = self._by_row.get(where)
-        delay = min(before.delay * 2, LAST_RETRY) if before is not None else FIRST_RETRY
+        longest = LAST_QUESTION if reason is Reason.ADDRESS_IN_USE else LAST_RETRY
+        delay = min(before.delay * 2, longest) if before is not None else FIRST_RETRY
         self._by_row[where] = Trouble(owners, reason, message, now + delay, delay)
         return before is None or before.message != message
 

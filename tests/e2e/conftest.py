@@ -7,7 +7,8 @@ IPVS_E2E_RATE     requests a second, where a machine has no time for 200: see te
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -21,23 +22,40 @@ from ipvs_lab.kubernetes.helm import find_helm
 from ipvs_lab.machine import inside
 from ipvs_lab.net.waiting import await_condition
 
+Shown = Callable[[], AbstractContextManager[None]]
+
 
 @pytest.fixture(scope="session")
-def testbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
+def shown(request: pytest.FixtureRequest) -> Shown:
+    """Within its blocks, programs and images that have to be built show their progress."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    found: Shown = capture.global_and_fixture_disabled
+    return found
+
+
+@pytest.fixture(scope="module")
+def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Clusters that a module makes are known to nobody else."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def testbed(shown: Shown, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
     """Three nodes that are Ready and have the images."""
     if inside():
         pytest.skip("a lab kernel does not run in a lab kernel")
-    capture = request.config.pluginmanager.getplugin("capturemanager")
     kept, kind = (os.environ.get(f"IPVS_E2E_{what}", "") for what in ("CLUSTER", "KIND"))
     made: KindTestbed | LabTestbed
-    with capture.global_and_fixture_disabled():  # programs and images that have to be built show their progress
+    with shown():
         if kind:
             made = KindTestbed(kind, tmp_path_factory.mktemp("kind"))
         else:
             proxy = os.environ.get("IPVS_E2E_PROXY", "nftables")
             made = LabTestbed(kept or f"e2e-{os.getpid()}", 3, proxy)
     try:
-        with capture.global_and_fixture_disabled():
+        with shown():
             made.up()
         yield made
     finally:
@@ -53,11 +71,9 @@ def before(testbed: Testbed) -> Dumps | None:
 
 
 @pytest.fixture(scope="session")
-def world(
-    request: pytest.FixtureRequest, testbed: Testbed, before: Dumps | None, tmp_path_factory: pytest.TempPathFactory
-) -> World:
+def world(shown: Shown, testbed: Testbed, before: Dumps | None, tmp_path_factory: pytest.TempPathFactory) -> World:
     """Installed as docs/install.md has it, with a DirectorGroup, and six pods behind the Service `web`."""
-    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+    with shown():
         made = World(testbed, find_helm(), tmp_path_factory.mktemp("helm"))
     if before is not None:
         made.make_namespace()

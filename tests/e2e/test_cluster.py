@@ -5,6 +5,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
+from tests.e2e.conftest import Shown
 
 from ipvs_lab.cluster.cluster import Cluster
 from ipvs_lab.cluster.images import WEB
@@ -32,19 +33,17 @@ nsenter --target $process --net curl --silent --cacert $secrets/ca.crt --header 
 
 
 @pytest.fixture(scope="module")
-def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(own_state: None, shown: Shown) -> Iterator[Cluster]:
     """One node, with one pod that is ready."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-        made = Cluster("test")
-        try:
-            with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-                made.up(Spec(nodes=1))  # programs that have to be built show their progress
-            await_condition(lambda: made.kubectl("apply", "--filename=-", stdin=POD, check=False).returncode == 0, 30)
-            made.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=60s")
-            yield made
-        finally:
-            made.down()
+    made = Cluster("test")
+    try:
+        with shown():
+            made.up(Spec(nodes=1))
+        await_condition(lambda: made.kubectl("apply", "--filename=-", stdin=POD, check=False).returncode == 0, 30)
+        made.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=60s")
+        yield made
+    finally:
+        made.down()
 
 
 def addresses(cluster: Cluster) -> list[str]:

@@ -1,19 +1,19 @@
 """What the documents tell people to type, typed: from the first command to the last, with nothing left of it.
 
 Every walk begins on a cluster that has nothing of ours, and ends with kernels as they were before. What documents leave
-to their reader is in TABLE and EXAMPLES. IPVS_E2E_DOCUMENTS=NAME uses a cluster of the lab by this name, and leaves it.
+to their reader is in TABLE and EXAMPLES.
 """
 
 import base64
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.documents import Command
 from tests.e2e import steps
+from tests.e2e.conftest import Shown
 from tests.e2e.dumps import Dumps, differences, take_dumps
 from tests.e2e.lab import OUTSIDE, LabTestbed
 from tests.e2e.testbed import CLIENT
@@ -56,26 +56,21 @@ BUILT_IN = {"helm install": "--set=modules.load=false"}
 
 
 @pytest.fixture(scope="module")
-def testbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabTestbed]:
+def testbed(own_state: None, shown: Shown) -> Iterator[LabTestbed]:
     """Three nodes, with images of this checkout and of the example under the names that documents give them."""
-    kept = os.environ.get("IPVS_E2E_DOCUMENTS", "")
-    with pytest.MonkeyPatch.context() as patch:
-        if not kept:
-            patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-        with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-            made = LabTestbed(kept or "documents", 3, "none")
-        try:
-            with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-                made.up()
-            named = {f"{TABLE['REGISTRY']}/ipvs-{role}:0.1.0": one for role, one in made.images.items()}
-            names = {name: f"{one.repository}:{one.tag}" for name, one in named.items()} | {IMAGE: WEB}
-            for node in made.nodes:
-                for name, old in names.items():
-                    made.run(node, *CTR, "images", "tag", "--force", old, name)
-            yield made
-        finally:
-            if not kept:
-                made.down()
+    with shown():
+        made = LabTestbed("documents", 3, "none")
+    try:
+        with shown():
+            made.up()
+        named = {f"{TABLE['REGISTRY']}/ipvs-{role}:0.1.0": one for role, one in made.images.items()}
+        names = {name: f"{one.repository}:{one.tag}" for name, one in named.items()} | {IMAGE: WEB}
+        for node in made.nodes:
+            for name, old in names.items():
+                made.run(node, *CTR, "images", "tag", "--force", old, name)
+        yield made
+    finally:
+        made.down()
 
 
 @pytest.fixture

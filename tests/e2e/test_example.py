@@ -22,13 +22,11 @@ PROGRAM = Path(sys.executable).parent / "ipvs-lab"
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(own_state: None) -> Iterator[Cluster]:
     """A name; what is made under it is gone afterwards."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-        made = Cluster(NAME)
-        yield made
-        made.down()
+    made = Cluster(NAME)
+    yield made
+    made.down()
 
 
 def run(verb: str, *arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from tests.e2e.conftest import Shown
 
 from ipvs_lab.cluster.cluster import Cluster
 from ipvs_lab.cluster.plan import Spec
@@ -22,19 +23,17 @@ BROKEN = (
 
 
 @pytest.fixture(scope="module")
-def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabPlace]:
+def place(own_state: None, shown: Shown) -> Iterator[LabPlace]:
     """Two nodes, the first of them a director's, with the chart and a DirectorGroup."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-        cluster = Cluster("helm-test")
-        made = LabPlace(cluster, Spec(nodes=2))
-        try:
-            with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-                install(made)
-            cluster.kubectl("label", "node", "node1", "ipvs.dev/director=true")
-            yield made
-        finally:
-            cluster.down()
+    cluster = Cluster("helm-test")
+    made = LabPlace(cluster, Spec(nodes=2))
+    try:
+        with shown():
+            install(made)
+        cluster.kubectl("label", "node", "node1", "ipvs.dev/director=true")
+        yield made
+    finally:
+        cluster.down()
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e.conftest import Shown
 
 from ipvs_lab.images import find_images
 
@@ -45,9 +46,8 @@ def unpacked(archive: Path) -> Unpacked:
 
 
 @pytest.fixture(scope="module")
-def images(request: pytest.FixtureRequest) -> dict[str, Unpacked]:
-    capture = request.config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():  # it shows the progress where they have to be built
+def images(shown: Shown) -> dict[str, Unpacked]:
+    with shown():
         return {image.name.rpartition("/")[2].partition(":")[0]: unpacked(image.archive) for image in find_images()}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.e2e.conftest import Shown
 from tests.e2e.lab import exclude_from_kube_proxy
 from tests.e2e.world import as_list, deployment, director_group, service, virtual_service
 
@@ -143,21 +144,19 @@ def change_services(beside: Beside) -> None:
 
 
 @pytest.fixture(scope="module", params=["nftables", "iptables", "ipvs"])
-def beside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
+def beside(request: pytest.FixtureRequest, own_state: None, shown: Shown) -> Iterator[Beside]:
     """One cluster after the other."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-        made = Beside(request.param)
-        try:
-            with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-                made.start()
-            if made.mode == "ipvs":
-                says_what_to_set(made)
-                exclude(made)
-            made.apply()
-            yield made
-        finally:
-            made.cluster.down()
+    made = Beside(request.param)
+    try:
+        with shown():
+            made.start()
+        if made.mode == "ipvs":
+            says_what_to_set(made)
+            exclude(made)
+        made.apply()
+        yield made
+    finally:
+        made.cluster.down()
 
 
 def says_what_to_set(beside: Beside) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.e2e.conftest import Shown
 from tests.e2e.world import as_list, deployment, director_group, service, virtual_service
 
 from ipvs_lab.cluster.cluster import Cluster
@@ -143,17 +144,15 @@ class Modular:
 
 
 @pytest.fixture(scope="module")
-def modular(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Modular]:
+def modular(own_state: None, shown: Shown) -> Iterator[Modular]:
     """Nothing is installed, and no module of ours is loaded."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-        made = Modular()
-        try:
-            with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-                made.start()
-            yield made
-        finally:
-            made.cluster.down()
+    made = Modular()
+    try:
+        with shown():
+            made.start()
+        yield made
+    finally:
+        made.cluster.down()
 
 
 @pytest.fixture(scope="module")

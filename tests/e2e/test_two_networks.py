@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 import pytest
+from tests.e2e.conftest import Shown
 from tests.e2e.lab import LabTestbed
 from tests.e2e.testbed import CLIENT
 from tests.e2e.world import FORWARDINGS, World, virtual_service
@@ -58,19 +59,16 @@ itself; others wait for hours, and so all depends on what they are told."""
 
 
 @pytest.fixture(scope="module")
-def testbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabTestbed]:
+def testbed(own_state: None, shown: Shown) -> Iterator[LabTestbed]:
     """Three nodes, a router, a client behind it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-        capture = request.config.pluginmanager.getplugin("capturemanager")
-        with capture.global_and_fixture_disabled():
-            made = LabTestbed("two-networks", 3, "none", networks=2)
-        try:
-            with capture.global_and_fixture_disabled():
-                made.up()
-            yield made
-        finally:
-            made.down()
+    with shown():
+        made = LabTestbed("two-networks", 3, "none", networks=2)
+    try:
+        with shown():
+            made.up()
+        yield made
+    finally:
+        made.down()
 
 
 @pytest.fixture(scope="module")
