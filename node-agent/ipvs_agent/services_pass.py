@@ -99,6 +99,7 @@ class ServicesPass:
         if not self._audited:
             for key in missing:
                 self._unready[key[4:]].add(key)
+            self._expected.update(wanted)  # an agent before us may have died between a decision and the kernel
         lost = {key for key in missing if key in self.owned} if self._audited else set()
         if fresh := len(lost - self._lost):
             log.warning("drift: %d services were gone; repairing", fresh)

@@ -93,12 +93,18 @@ def told_of_a_flush_during_an_audit(directory: Path, state: Path) -> tuple[int, 
     agent.step(set())
     assert agent.converger.services.waiting > 100, "the audit is not over"
     subprocess.run(["ipvsadm", "-C"], check=True)
+    told = converge_and_tell(agent)
+    lines = subprocess.run(["ipvsadm", "-Sn"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return sum(line.startswith("-A") for line in lines), told
+
+
+def converge_and_tell(agent: Agent) -> list[str]:
+    """What the agent's log says meanwhile."""
     told = io.StringIO()
     logging.getLogger("ipvs_agent").addHandler(logging.StreamHandler(told))
     logging.getLogger("ipvs_agent").setLevel(logging.INFO)
     converge(agent)
-    lines = subprocess.run(["ipvsadm", "-Sn"], capture_output=True, text=True, check=True).stdout.splitlines()
-    return sum(line.startswith("-A") for line in lines), told.getvalue().splitlines()
+    return told.getvalue().splitlines()
 
 
 def test_a_flush_during_an_audit_is_told_once_and_mended(tmp_path: Path) -> None:
@@ -118,3 +124,35 @@ def test_a_flush_during_an_audit_is_told_once_and_mended(tmp_path: Path) -> None
     assert drift == f"drift: {services} services were gone; repairing"
     assert after[-1] == f"repair: done, {services} services are back"
     assert all(line.startswith("repair: ") for line in after), after
+
+
+def told_by_the_agent_after(directory: Path, state: Path) -> tuple[list[str], list[str]]:
+    """The real servers by `ipvsadm` and the log, where an agent died between a decision and the kernel."""
+    store = Store(state / "state.db")
+    source = ManifestsSource(directory, "director", {}, store.node_spec())
+    agent = Agent("director", source, store)
+    agent.start()
+    agent.read_source()
+    converge(agent)
+    declare(directory, "192.0.2.101", "192.0.2.102")
+    source.changed(None)
+    while (wait := agent.read_source()) is not None:
+        time.sleep(wait)  # files that were written just now may not be whole
+    agent.close()
+    store = Store(state / "state.db")
+    after = Agent("director", ManifestsSource(directory, "director", {}, store.node_spec()), store)
+    after.start()
+    after.audit_due = True
+    told = converge_and_tell(after)
+    lines = subprocess.run(["ipvsadm", "-Sn"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [words[4] for line in lines if (words := line.split())[0] == "-a"], told
+
+
+def test_what_an_agent_decided_and_did_not_write_is_no_drift_to_the_next(tmp_path: Path) -> None:
+    directory = tmp_path / "manifests"
+    directory.mkdir()
+    declare(directory, "192.0.2.101")
+    with Network(one()) as net:
+        servers, told = net["director"].call_forked(told_by_the_agent_after, directory, tmp_path / "state")
+    assert sorted(servers) == ["192.0.2.101:8080", "192.0.2.102:8080"]
+    assert [line for line in told if "drift" in line] == []
