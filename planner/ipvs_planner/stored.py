@@ -79,8 +79,12 @@ class StoredPlans:
         return key
 
     def _index(self, key: Key, labels: Iterable[str]) -> None:
+        newest: dict[str, int] = {}
+        for each in self._slices.get(key, {}).values():
+            number = number_of(each.version)
+            newest |= {label: number for label in each.labels if newest.get(label, -1) < number}
         for label in labels:
-            version = self.version(key, label)
+            version = newest.get(label)
             if version is None:
                 self._by_label[label].pop(key, None)
             elif self._by_label[label].get(key) != version:
@@ -89,8 +93,7 @@ class StoredPlans:
 
     def version(self, key: Key, label: str) -> int | None:
         """Up to where a node must have come to know all its slices of ``key``; None: it has none."""
-        slices = self._slices.get(key, {}).values()
-        return max((number_of(each.version) for each in slices if label in each.labels), default=None)
+        return self._by_label[label].get(key) if label in self._by_label else None
 
     def concerning(self, label: str) -> Iterable[Key]:
         """Everybody with a slice for that node."""
