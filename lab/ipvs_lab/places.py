@@ -67,10 +67,14 @@ class KindPlace:
         found = shutil.which("helm")
         return Path(found) if found else find_helm()
 
+    def images(self) -> dict[str, str]:
+        """Names of this checkout's images, by what the chart's values call them."""
+        return {_part(name): f"localhost/{name}:{digest(CHECKOUT, file)}" for name, file in DOCKERFILES.items()}
+
     def load_images(self) -> dict[str, str]:
-        names = {}
+        names = self.images()
         for name, dockerfile in DOCKERFILES.items():
-            image = names[_part(name)] = f"localhost/{name}:{digest(CHECKOUT, dockerfile)}"
+            image = names[_part(name)]
             build = ["docker", "build", "--file", str(CHECKOUT / dockerfile), "--tag", image, str(CHECKOUT)]
             run_with_progress(build, f"building {image}", detail=str)
         load = ["kind", "load", "--name", self.name]

@@ -42,7 +42,7 @@ def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def testbed(shown: Shown, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
+def testbed(shown: Shown) -> Iterator[Testbed]:
     """Three nodes that are Ready and have the images."""
     if inside():
         pytest.skip("a lab kernel does not run in a lab kernel")
@@ -50,7 +50,7 @@ def testbed(shown: Shown, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     made: KindTestbed | LabTestbed
     with shown():
         if kind:
-            made = KindTestbed(kind, tmp_path_factory.mktemp("kind"))
+            made = KindTestbed(kind)
         else:
             proxy = os.environ.get("IPVS_E2E_PROXY", "nftables")
             made = LabTestbed(kept or f"e2e-{os.getpid()}", 3, proxy)

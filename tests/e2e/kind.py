@@ -14,10 +14,9 @@ from pathlib import Path
 
 from tests.e2e.testbed import CLIENT, Addresses, Image
 
-from ipvs_lab.cluster.images import WEB, own_images
-from ipvs_lab.images import CHECKOUT, DOCKERFILES, digest
+from ipvs_lab.cluster.images import WEB
 from ipvs_lab.net.waiting import await_condition
-from ipvs_lab.places import run
+from ipvs_lab.places import KindPlace, run
 
 HERE = Path(__file__).parent
 PYTHON = "python:3.13-slim"
@@ -32,13 +31,12 @@ class KindTestbed:
     web = WEB
     values: Sequence[str] = ()
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(self, name: str) -> None:
         self._name = name
-        self.kubeconfig = directory / "kubeconfig"
-        self.kubeconfig.write_text(sh("kind", "get", "kubeconfig", "--name", name).stdout)
+        self._place = KindPlace(name)
+        self.kubeconfig = self._place.kubeconfig
         self.images: Mapping[str, Image] = {
-            image.removeprefix("ipvs-"): Image(f"localhost/{image}", digest(CHECKOUT, dockerfile))
-            for image, dockerfile in DOCKERFILES.items()
+            role: Image(*image.rsplit(":", 1)) for role, image in self._place.images().items()
         }
         told = json.loads(sh("docker", "network", "inspect", NETWORK).stdout)[0]["IPAM"]["Config"]
         networks = [ip_network(part["Subnet"]) for part in told]
@@ -49,13 +47,7 @@ class KindTestbed:
         self._planes = [name for name in names if "control-plane" in name]
 
     def up(self) -> None:
-        for role, image in self.images.items():
-            dockerfile = str(CHECKOUT / DOCKERFILES[f"ipvs-{role}"])
-            name = f"{image.repository}:{image.tag}"
-            sh("docker", "build", "--file", dockerfile, "--tag", name, str(CHECKOUT))
-            sh("kind", "load", "docker-image", name, "--name", self._name)
-        for archive in own_images():
-            sh("kind", "load", "image-archive", str(archive), "--name", self._name)
+        self._place.load_images()
         for node in self.nodes:
             sh("docker", "exec", node, "sh", "-c", "apt-get update && apt-get install --yes ipvsadm nftables")
         self._container(CLIENT, "sleep", "infinity")
@@ -76,7 +68,7 @@ class KindTestbed:
         return f"{self._name}-{host}" if host == CLIENT else host
 
     def kubectl(self, *arguments: str, stdin: str = "", check: bool = True) -> "subprocess.CompletedProcess[str]":
-        return sh("kubectl", f"--kubeconfig={self.kubeconfig}", *arguments, stdin=stdin, check=check)
+        return self._place.kubectl(*arguments, stdin=stdin, check=check)
 
     def run(
         self, host: str, *argv: str, stdin: str = "", check: bool = True, timeout: float = 60
