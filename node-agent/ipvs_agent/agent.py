@@ -73,11 +73,11 @@ class Agent:
 
     @property
     def to_probe(self) -> bool:
-        return bool(self.converger.to_probe)
+        return bool(self.converger.placing.to_probe)
 
     @property
     def to_announce(self) -> bool:
-        return bool(self.converger.to_announce)
+        return bool(self.converger.placing.to_announce)
 
     def open(self) -> Notifications:
         """Open the kernel, take up what is there. Returns the notifications to wait for. FamilyMissingError where it
@@ -112,7 +112,6 @@ class Agent:
         self.intent = Intent(self.store, self._context(host, paths), self.clock())
         self.intent.take_settings(settings(self.spec))
         self.converger = Converger(self.kernel, self.store, self.intent, self.clock)
-        self.converger.adopt_addresses()
         self._others = self._other_managers()
         self._look_at_host()
 
@@ -228,11 +227,10 @@ class Agent:
         return self.converger.preview() if self.known else []
 
     def take_probes(self) -> frozenset[AddressKey]:
-        return self.converger.take_probes()
+        return self.converger.placing.take_probes()
 
     def take_announcements(self) -> frozenset[AddressKey]:
-        keys, self.converger.to_announce = frozenset(self.converger.to_announce), set()
-        return keys
+        return self.converger.placing.take_announcements()
 
     def probe(self, keys: Collection[AddressKey]) -> dict[AddressKey, str]:
         """Why each address cannot be taken now, in words; empty where nobody answers for it (RFC 5227). Takes 0.6 s."""
@@ -256,7 +254,7 @@ class Agent:
 
     def announce(self, keys: Collection[AddressKey]) -> None:
         """Tell the network that these addresses are here (gratuitous ARP, unsolicited neighbour advertisement)."""
-        for link, addresses in self._by_interface(self.converger.held.intersection(keys)):
+        for link, addresses in self._by_interface(self.converger.placing.held.intersection(keys)):
             try:
                 wire.announce(link, addresses, routers=self._gateways())
             except OSError as error:

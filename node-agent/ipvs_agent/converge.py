@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipvs_agent.desired.share import Reason
+from ipvs_agent.gue_ports import GuePorts
 from ipvs_agent.intent import Dirty, Intent
 from ipvs_agent.kernel.nft_program import NftError
 from ipvs_agent.kernel.sysctls import satisfies
@@ -19,11 +20,12 @@ from ipvs_agent.kernel.whole import Kernel
 from ipvs_agent.ledger import Owner
 from ipvs_agent.nft.features import Feature
 from ipvs_agent.nft.state import NftState
+from ipvs_agent.placing import Placing
 from ipvs_agent.preview import Preview
 from ipvs_agent.rows import AddressKey, HopKey, NftKey, SysctlRow
 from ipvs_agent.services_pass import ServicesPass
 from ipvs_agent.store import FoundSysctl, Store
-from ipvs_agent.table import Change, Outcome, Verdict, diff
+from ipvs_agent.table import Change, Outcome, Table, Verdict, diff
 from ipvs_agent.troubles import Troubles
 from ipvs_agent.words import describe, values
 
@@ -56,11 +58,9 @@ class Converger:
         self.kernel, self.store, self.intent, self.clock = kernel, store, intent, clock
         self.troubles = Troubles()
         self.services = ServicesPass(kernel.ipvs, store, intent, self.troubles, clock)
-        self.to_probe: set[AddressKey] = set()
-        self.to_announce: set[AddressKey] = set()
-        self._probing: set[AddressKey] = set()
-        self._vacant: set[AddressKey] = set()
-        self.held: set[AddressKey] = set()
+        self.placing = Placing()
+        self._tables: dict[str, Table[Any, Any]] = {name: kernel.table(name) for name in SMALL}
+        self._tables["fou"] = GuePorts(kernel.fou, store, lambda: intent.wanted("fou").keys())
         self._small: dict[str, dict[Any, Any]] = {name: {} for name in SMALL}
         self._nft = NftState()
         self._stale: set[str] = set()
@@ -69,6 +69,7 @@ class Converger:
         self._found = store.sysctls()
         self._started = False
         self._placed = 0.0
+        self.placing.adopt(kernel.addresses.read())
         self.audit()
 
     # what to look at
@@ -98,7 +99,7 @@ class Converger:
                 yield from self.intent.owner_of(name, key)
         for key in self.services.outstanding():
             yield from self.intent.owner_of("ipvs", key)
-        for key in (*self.to_probe, *self._probing):
+        for key in self.placing.unanswered():
             yield from self.intent.owner_of("addresses", key)
 
     def has(self, table: str, key: Any) -> bool:
@@ -198,10 +199,7 @@ class Converger:
     def _read(self, name: str) -> dict[Any, Any]:
         if name == "sysctls":
             return dict(self.kernel.sysctls.read(self.intent.wanted("sysctls").keys() | self._found.keys()))
-        if name == "fou":  # somebody else's port is as good, where it is wanted, and never taken away
-            right = self.store.fou_ports() | self.intent.wanted("fou").keys()
-            return {key: row for key, row in self.kernel.fou.read().items() if key in right}
-        return dict(self.kernel.table(name).read())
+        return dict(self._tables[name].read())
 
     def _found_rows(self, name: str) -> Mapping[Any, Any]:
         """What the kernel had when it was last read; of nftables, what its table keeps in step with every write."""
@@ -244,8 +242,6 @@ class Converger:
                 dirty -= self._without_interface(dirty - mirror.keys())
         wanted = {key: row for key in dirty if (row := self._wanted(name, key)) is not None}
         found = {key: mirror[key] for key in dirty if key in mirror}
-        if name == "fou" and not ups:
-            found = {key: row for key, row in found.items() if key in self.store.fou_ports()}
         if name == "sysctls":  # a value that satisfies what is wanted counts as that
             found |= {key: wanted[key] for key in wanted.keys() & found.keys() if self._is_right(name, key)}
         differing = diff(wanted, found, dirty)
@@ -291,23 +287,15 @@ class Converger:
         self._tell_drift(name, changes)
         if name == "sysctls":
             changes = self._remember(changes)
-        if name == "fou" and ups:
-            for change in changes:
-                self.store.own_fou(change.key)
-        outcomes = self.kernel.table(name).write(changes)
-        keys = [change.key for change in changes]
-        back = self.kernel.table(name).read(keys)
+        outcomes = self._tables[name].write(changes)
+        back = self._tables[name].read([change.key for change in changes])
         self._take_back(name, changes, outcomes, back)
-        if name == "fou" and not ups:
-            for change in changes:
-                if change.key not in back:
-                    self.store.disown_fou(change.key)
-        if name == "fou" and ups:
-            for outcome in outcomes:
-                if outcome.verdict is Verdict.FOREIGN:
-                    self.store.disown_fou(outcome.key)
         if name == "addresses":
-            self._after_addresses(changes, ups=ups)
+            for change in changes:
+                if not ups:
+                    self.placing.left(change.key)
+                elif change.key in back:
+                    self.placing.taken(change.key)
         if name == "links" and ups:
             self._after_links({change.key for change in changes})
 
@@ -396,44 +384,19 @@ class Converger:
                 self._trouble("addresses", key, Reason.KERNEL_REFUSED, "waits for what must stand before it")
             elif self.services.unready(key.address):
                 continue
-            elif key.is_silent or key in self.held or key in self._vacant:
+            elif self.placing.may_take(key):
                 ready.append(change)
             else:
                 self._dirty["addresses"].discard(key)
-                self.to_probe.add(key)
         return ready
-
-    def _after_addresses(self, changes: list[Change[AddressKey, Any]], *, ups: bool) -> None:
-        for change in changes:
-            key = change.key
-            if ups and key in self._small["addresses"]:
-                self._vacant.discard(key)
-                if not key.is_silent:
-                    self.held.add(key)
-                    self.to_announce.add(key)
-            elif not ups:
-                self.held.discard(key)
-                self.to_announce.discard(key)
-
-    def adopt_addresses(self) -> None:
-        """Addresses that stand in the kernel already need no probe."""
-        self.held |= {key for key in self.kernel.addresses.read() if not key.is_silent}
-
-    def take_probes(self) -> frozenset[AddressKey]:
-        """Addresses to ask the network for; the answers go to ``probed``."""
-        keys, self.to_probe = frozenset(self.to_probe), set()
-        self._probing |= keys
-        return keys
 
     def probed(self, answers: Mapping[AddressKey, str]) -> None:
         """Why each address cannot be taken, in words; empty where it can."""
-        self._probing -= answers.keys()
-        for key, problem in answers.items():
-            if problem:
-                self._trouble("addresses", key, Reason.ADDRESS_IN_USE, problem)
-            else:
-                self._vacant.add(key)
-                self._dirty["addresses"].add(key)
+        vacant = {key for key, problem in answers.items() if not problem}
+        self.placing.answered(answers.keys(), vacant)
+        self._dirty["addresses"] |= vacant
+        for key in answers.keys() - vacant:
+            self._trouble("addresses", key, Reason.ADDRESS_IN_USE, answers[key])
 
     # nftables
 
