@@ -2,8 +2,8 @@
 
 A director's rows for a service that the plan dropped stay until its real servers have drained; a real server's role
 stays for the drain timeout, since hosts that plan for themselves cannot know when the directors have let go; where a
-cluster's plan has said that they have, it goes at once. What would be wrong at once never lingers: a VIP that another
-director holds now, a source that is no longer allowed.
+cluster's plan has said that they have, it goes at once, and a director's own second hop after ``HANDOVER``. What would
+be wrong at once never lingers: a VIP that another director holds now, a source that is no longer allowed.
 """
 
 from dataclasses import dataclass, replace
@@ -13,6 +13,11 @@ from ipvs_agent.ledger import TABLES
 from ipvs_agent.rows import KernelState, NftKey, NftRow, ServiceKey, ServiceRow
 from ipvs_agent.services import HEAD_SIZE, Key, unpack_key
 from ipvs_api.plan import ServerRole, VirtualServicePlanSpec
+
+HANDOVER = 5.0
+"""Seconds for which a director's second hop outlives its last real server: other directors may not know yet. No longer,
+since it takes what others send that is not their choice either (their hosts' own clients), for which this director has
+other real servers. What is established goes on by connection tracking."""
 
 FLOW_SETS = ("open", "restricted", "sources", "masquerade", "untracked", "tracked")
 """Sets whose elements begin with VIP, protocol and port of one service."""
@@ -94,6 +99,9 @@ def leave_behind(
         return found
     held = {key.address for key in new_director.addresses if not key.is_silent}
     server = _difference(old_server, wanted, lambda table, key: not _names_address(table, key, held))
+    if new_director.ipvs and server.hops:
+        hops, server.hops = server.hops, {}
+        found.append(Lingering(owner, KernelState(hops=hops), frozenset(), now + min(drain_timeout, HANDOVER)))
     if not server.is_empty():
         found.append(Lingering(owner, server, frozenset(), now + drain_timeout))
     return found

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.kernel.conftest import INVALID_DROP, MakeSite, Site, node, virtual_service
 
-from ipvs_lab.net import Crowd, Topology, ask, clients, serve
+from ipvs_lab.net import Crowd, Topology, ask, await_condition, clients, serve
 
 VIP = {4: "192.0.2.10", 6: "2001:db8:2::10"}
 PODS = {"director": 1, "node1": 2, "node2": 3}
@@ -107,3 +107,28 @@ def test_sticky_schedulers_bring_a_client_to_the_same_pod(site: MakeSite) -> Non
     lvs = make(site, "DR", 4, scheduler="mh")
     assert len(clients(lvs["client"], 20, VIP[4], 80).answers) == 1
     assert ask(lvs["client"], VIP[4], 80).address == "198.51.100.2"
+
+
+def test_a_director_whose_pod_is_gone_serves_other_directors_clients_elsewhere(site: MakeSite) -> None:
+    """What comes with another director's MAC goes to local pods, while there are any: it may be that director's choice.
+    A client on that host looks the same."""
+    lvs = site(cluster(routed=False), directors=["director", "node1"], nodes=["node2"])
+    for number, name in enumerate(PODS):
+        own = [lvs[name].address(family=version) for version in (4, 6)]
+        lvs.put(node(name, own, director=name != "node2", pod_cidrs=[f"10.244.{number}.0/24"]))
+        for other in range(len(PODS)):
+            if other != number:
+                lvs[name].run("ip", "route", "add", f"10.244.{other}.0/24", "via", f"192.0.2.10{other}")
+    lvs["node1"].sysctl("net.ipv4.ip_forward", 1)
+    serving = [*pods("director"), *pods("node2")]
+    lvs.put(virtual_service("web", VIP[4], "80:8080", lvs.servers(*serving), forwarding="DR"))
+    lvs.start()
+    gone = serve(lvs["director-pod0"], 8080)
+    serve([lvs[name] for name in pods("node2")], 8080)
+    client = lvs["node1-pod0"]
+    assert clients(client, 6, VIP[4], 80).answers == {"director-pod0": 6}
+    lvs.edit("web", backends={"static": [{"address": rip} for rip in lvs.servers(*pods("node2"))]})
+    lvs.settled()
+    gone.kill()
+    await_condition(lambda: "hop-tcp" not in lvs["director"].nft(), 8, "no second hop")
+    assert clients(client, 6, VIP[4], 80, timeout=1).answers == dict.fromkeys(pods("node2"), 2)
