@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, field
 
 from ipvs_api.bounds import (
+    CIDR,
     MAC,
     Address,
     AddressRange,
@@ -56,6 +57,8 @@ class NodeGroup(Shape, frozen=True):
 class IPVSNodeSpec(Shape, frozen=True):
     groups: Annotated[tuple[NodeGroup, ...], Meta(max_length=64, extra_json_schema=keyed("name"))] = ()
     kernel: KernelSettings = KernelSettings()
+    pod_cidrs: Annotated[tuple[CIDR, ...], Meta(max_length=16)] = field(name="podCIDRs", default=())
+    """Networks behind this node: clients in them are served by its second hop."""
 
 
 class NodeAddress(Shape, frozen=True):

@@ -140,7 +140,7 @@ class Agent:
             self._remembered(host.neighbours),
             {**host.sysctls, **before},
         )
-        return Context(own, {group.name: group for group in self.spec.groups}, paths)
+        return Context(own, {group.name: group for group in self.spec.groups}, paths, self.spec.pod_cidrs)
 
     def _remembered(self, found: Mapping[str, Neighbour]) -> dict[str, Neighbour]:
         """A neighbour that is being asked again is what it was until it answers, or is known not to."""

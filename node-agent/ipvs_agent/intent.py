@@ -6,6 +6,7 @@ intent before or after it, with everything that has to linger.
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ipvs_agent.desired.share import Context, Finding, Severity, Share
@@ -103,7 +104,7 @@ class Intent:
         if wanted - self.context.paths.keys():
             used = {(key.family, row.gateway) for key, row in self.ledger.tables["routes"].rows().items()}
             paths = allocate(self.context.paths, wanted, used)
-            self.context = Context(self.context.host, self.context.groups, paths)
+            self.context = replace(self.context, paths=paths)
 
     def apply(self, changes: Mapping[Owner, VirtualServicePlanSpec | None], now: float) -> Dirty:
         """Take new, changed and removed (None) plans. Durable when it returns; returns what to look at in the kernel.

@@ -172,13 +172,15 @@ class HopRow(NamedTuple):
 
     ``macs``: of the directors whose packets are rewritten (DR); ``links``: of ours that they come out of (TUN); both
     sorted. ``targets``: each address and port once; without any, new connections are dropped. ``sticky``: the same
-    client address goes to the same target (persistence, sh, mh, dh); otherwise in turn.
+    client address goes to the same target (persistence, sh, mh, dh); otherwise in turn. ``directed_only``: clients on
+    this host do not take it, only what directors send.
     """
 
     targets: tuple[HopTarget, ...]
     sticky: bool = False
     macs: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
+    directed_only: bool = False
 
 
 ServiceKey = bytes

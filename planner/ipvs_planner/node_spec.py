@@ -14,6 +14,9 @@ from ipvs_planner.snapshot import Snapshot
 NODE_GROUPS = 64
 """At most this many groups in one node's spec; those it directs come first."""
 
+NODE_PREFIXES = 16
+"""At most this many podCIDRs; Kubernetes allows one of each family."""
+
 _TIMEOUTS, _SETTINGS = msgspec.structs.fields(Timeouts), msgspec.structs.fields(KernelSettings)
 """Read once: it takes a tenth of a millisecond each time."""
 
@@ -35,13 +38,15 @@ def compile_node(snapshot: Snapshot, node: str, previous: IPVSNodeSpec | None = 
     directed = [group for name, group in sorted(snapshot.groups.items()) if node in snapshot.directors[name].nodes]
     kernel, notes = _merge(directed)
     facts = snapshot.nodes.facts.get(node)
+    behind = tuple(prefix.text for prefix in facts.behind) if facts is not None else ()
     for problem in facts.problems if facts is not None else ():
         notes.append(Finding(Reason.MALFORMED_ADDRESS, f"Node {node}: {problem}"))
     if len(entries) > NODE_GROUPS:
         left_out = ", ".join(entry.name for entry in entries[NODE_GROUPS:])
         notes.append(Finding(Reason.TOO_MANY_GROUPS, f"Node {node} takes {NODE_GROUPS} groups; left out: {left_out}"))
     groups = tuple(sorted(entries[:NODE_GROUPS], key=lambda entry: entry.name))
-    return CompiledNode(IPVSNodeSpec(groups=groups, kernel=kernel), tuple(notes))
+    spec = IPVSNodeSpec(groups=groups, kernel=kernel, pod_cidrs=behind[:NODE_PREFIXES])
+    return CompiledNode(spec, tuple(notes))
 
 
 def disagreements(snapshot: Snapshot, group: str) -> tuple[Finding, ...]:

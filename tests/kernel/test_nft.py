@@ -63,6 +63,9 @@ HOPS = {
     HopKey(4, VIP, "udp", 53): HopRow(TARGETS, True, (), ("ivt-00000001",)),
     HopKey(6, "2001:db8::10", "sctp", 80): HopRow((HopTarget("2001:db8:10::11", 8080),), True, ("02:00:00:00:02:00",)),
     HopKey(6, "2001:db8::11", "tcp", 1): HopRow((), False, ("02:00:00:00:02:00",)),
+    HopKey(6, "2001:db8::11", "tcp", 2): HopRow(
+        (HopTarget("2001:db8:10::11", 8080),), False, ("02:00:00:00:02:00",), directed_only=True
+    ),
 }
 
 

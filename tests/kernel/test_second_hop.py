@@ -89,6 +89,61 @@ def test_pods_and_nodes_that_call_their_own_vip_are_served(site: MakeSite, forwa
     assert told.answers.total() == 6, f"director-pod0\n{told}"
 
 
+def route_to_pods(lvs: Site) -> None:
+    """As a cluster's network does: nodes forward, and know the way to each other's pods."""
+    for number, name in enumerate(PODS):
+        lvs[name].sysctl("net.ipv4.ip_forward", 1)
+        lvs[name].sysctl("net.ipv6.conf.all.forwarding", 1)
+        for other in set(range(len(PODS))) - {number}:
+            for prefix, via in (("10.244.{}.0/24", "192.0.2.10{}"), ("2001:db8:244:{}::/64", "2001:db8:2::10{}")):
+                lvs[name].run("ip", "route", "add", prefix.format(other), "via", via.format(other))
+
+
+def routed(site: MakeSite, forwarding: str, family: int, serving: list[str]) -> tuple[Site, list[str]]:
+    """With a cluster's routes; these pods serve. Real servers' addresses as the second."""
+    lvs = site(cluster(routed=False))
+    for number, name in enumerate(PODS):
+        own = [lvs[name].address(family=version) for version in (4, 6)]
+        behind = [f"10.244.{number}.0/24", f"2001:db8:244:{number}::/64"]
+        lvs.put(node(name, own, director=name == "director", pod_cidrs=behind))
+    route_to_pods(lvs)
+    rips = lvs.servers(*serving, family=family)
+    lvs.put(virtual_service("web", VIP[family], "80:8080", rips, forwarding=forwarding))
+    lvs.start()
+    serve([lvs[name] for name in serving], 8080)
+    return lvs, rips
+
+
+@pytest.mark.parametrize("family", [4, 6], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize("forwarding", ["NAT", "DR", "TUN"])
+def test_a_director_and_its_pods_are_served_by_others(site: MakeSite, forwarding: str, family: int) -> None:
+    """Under DR and TUN the answers have the director's own address, the VIP, as their source."""
+    serving = pods("node1", "node2")
+    lvs, _ = routed(site, forwarding, family, serving)
+    for name in PODS:
+        lvs[name].run("nft", "-f", "-", stdin=INVALID_DROP)
+    for caller in ("director-pod0", "director"):
+        told = clients(lvs[caller], 10, VIP[family], 80, timeout=1)
+        assert told.answers == dict.fromkeys(serving, 2), f"{caller}\n{told}"
+
+
+@pytest.mark.parametrize("family", [4, 6], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize("forwarding", ["DR", "TUN"])
+def test_a_pod_beside_those_that_serve_is_served(site: MakeSite, forwarding: str, family: int) -> None:
+    """A director would send some of what it sends back to its node, where that is a flow that is known already."""
+    serving = [name for name in pods() if name != "node1-pod1"]
+    lvs, rips = routed(site, forwarding, family, serving)
+    told = clients(lvs["node1-pod1"], 12, VIP[family], 80, timeout=1)
+    assert told.answers == {"node1-pod0": 12}, str(told)
+    ended = [
+        {"address": rip, "weight": 0 if name == "node1-pod0" else 1} for name, rip in zip(serving, rips, strict=True)
+    ]
+    lvs.edit("web", backends={"static": ended})
+    lvs.settled()
+    told = clients(lvs["node1-pod1"], 12, VIP[family], 80, timeout=1)
+    assert told.answers == dict.fromkeys([*pods("director"), *pods("node2")], 3), f"what ends takes nothing new\n{told}"
+
+
 def test_a_pod_that_goes_keeps_its_connections_and_a_new_one_takes_its_share(site: MakeSite) -> None:
     lvs = make(site, "DR", 4)
     crowd = Crowd(lvs["client"], VIP[4], 80)
@@ -116,10 +171,7 @@ def test_a_director_whose_pod_is_gone_serves_other_directors_clients_elsewhere(s
     for number, name in enumerate(PODS):
         own = [lvs[name].address(family=version) for version in (4, 6)]
         lvs.put(node(name, own, director=name != "node2", pod_cidrs=[f"10.244.{number}.0/24"]))
-        for other in range(len(PODS)):
-            if other != number:
-                lvs[name].run("ip", "route", "add", f"10.244.{other}.0/24", "via", f"192.0.2.10{other}")
-    lvs["node1"].sysctl("net.ipv4.ip_forward", 1)
+    route_to_pods(lvs)
     serving = [*pods("director"), *pods("node2")]
     lvs.put(virtual_service("web", VIP[4], "80:8080", lvs.servers(*serving), forwarding="DR"))
     lvs.start()

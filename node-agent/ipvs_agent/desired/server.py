@@ -27,7 +27,7 @@ from ipvs_agent.rows import (
     RuleRow,
     SysctlRow,
 )
-from ipvs_api.plan import PlanBackend, PlanDirector, PlanServer, ServerRole, VirtualServicePlanSpec
+from ipvs_api.plan import PlanBackend, PlanDirector, ServerRole, VirtualServicePlanSpec
 from ipvs_api.virtualservice import Forwarding, ReturnPath, Scheduler
 
 STICKY_SCHEDULERS = frozenset({Scheduler.SH, Scheduler.MH, Scheduler.DH, Scheduler.LBLC, Scheduler.LBLCR})
@@ -149,8 +149,8 @@ def _second_hop(
 ) -> None:
     """Rewrite VIP:port to a real server on or behind this node, where it comes from another director.
 
-    On a director also where it comes from one of these real servers or from the director itself: IPVS would send some
-    of them to others, whose answers do not come back.
+    Also where it comes from this node or from what is behind it: a director would send some of it back here, as flows
+    that connection tracking knows already; and what is a director itself would never see the answers of others.
     """
     directs = is_director(plan, context.node)
     sticky = plan.persistence is not None or plan.scheduler in STICKY_SCHEDULERS
@@ -172,22 +172,19 @@ def _second_hop(
         _forward([server.address for server in servers], arrivals, version, context, share)
         for vip in vips:
             for index, port in enumerate(plan.ports):
-                targets = _targets(servers, index, ending=not directs)
-                if targets and (macs or links or directs):
-                    key = HopKey(version, vip, port.protocol.lower(), port.port)
-                    share.server.hops[key] = HopRow(targets, sticky, macs, links)
+                key = HopKey(version, vip, port.protocol.lower(), port.port)
+                able = [server for server in servers if server.ports[index]]
+                taking = tuple(sorted(HopTarget(s.address, s.ports[index], s.weight) for s in able if s.weight))
+                if taking and (macs or links or directs):
+                    share.server.hops[key] = HopRow(taking, sticky, macs, links)
+                elif able and (macs or links) and not directs:
+                    # Until the directors know that all of them end, some connections are still sent here.
+                    ending = tuple(sorted(HopTarget(server.address, server.ports[index], 1) for server in able))
+                    share.server.hops[key] = HopRow(ending, sticky, macs, links, directed_only=True)
         for server in servers:
             share.server.elements[NftKey(f"hop_targets{version}", (server.address,))] = NftRow()
-
-
-def _targets(servers: list[PlanServer], index: int, *, ending: bool) -> tuple[HopTarget, ...]:
-    """Whom the second hop sends to. ``ending``: where nobody takes new connections any more, those that end: until the
-    directors know, some are still sent here. A director has others for what comes from itself."""
-    able = [server for server in servers if server.ports[index]]
-    taking = [HopTarget(server.address, server.ports[index], server.weight) for server in able if server.weight]
-    if not taking and ending:
-        taking = [HopTarget(server.address, server.ports[index], 1) for server in able]
-    return tuple(sorted(taking))
+        for prefix in of_version(context.behind, version):
+            share.server.elements[NftKey(f"hop_clients{version}", (prefix,))] = NftRow()
 
 
 def _forward(servers: list[str], arrivals: set[str], version: int, context: Context, share: Share) -> None:

@@ -60,11 +60,13 @@ class Context:
     """What every share is worked out from besides its plan.
 
     ``paths``: number (1..7) of each NAT Gateway return path of this host, by family (4, 6) and gateway address.
+    ``behind``: networks of clients behind this host, as CIDRs.
     """
 
     host: Host
     groups: Mapping[str, NodeGroup]
     paths: Mapping[tuple[int, str], int] = field(default_factory=dict)
+    behind: tuple[str, ...] = ()
 
     @property
     def node(self) -> str:

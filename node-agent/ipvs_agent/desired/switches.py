@@ -22,6 +22,11 @@ def raise_switches(
         # A persistent template would keep its clients on a draining real server.
         sysctls["net/ipv4/vs/expire_quiescent_template"] = SysctlRow(1, at_least=True)
     if plan.forwarding is not Forwarding.NAT:
+        if version == 4 and of_version(context.behind, 4):
+            # Others answer what is behind this host with its own address, the VIP, as their source.
+            elsewhere = [backend for backend in backends if backend.node != context.node]
+            for link in _reply_links(elsewhere, version, context):
+                sysctls[f"net/ipv4/conf/{link}/accept_local"] = SysctlRow(1, at_least=True)
         return
     sysctls["net/ipv4/vs/conntrack"] = SysctlRow(1, at_least=True)
     links = _reply_links(backends, version, context)
@@ -33,14 +38,13 @@ def raise_switches(
 
 
 def _reply_links(backends: list[PlanBackend], version: int, context: Context) -> set[str]:
-    """Interfaces on which the real servers' replies arrive."""
+    """Interfaces on which answers of real servers, or of the nodes that they are behind, arrive."""
     links: set[str] = set()
     for backend in backends:
-        for server in backend.servers:
-            if version_of(server.address) == version and server.address not in context.host.own_addresses:
-                route = context.host.routes.lookup(server.address)
-                if route is not None:
-                    links.add(route.interface)
+        for address in of_version((*backend.addresses, *(server.address for server in backend.servers)), version):
+            route = context.host.routes.lookup(address)
+            if route is not None and address not in context.host.own_addresses:
+                links.add(route.interface)
     return links
 
 

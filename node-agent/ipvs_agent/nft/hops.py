@@ -27,10 +27,12 @@ _IP = {4: "ip", 6: "ip6"}
 
 
 def elements(key: HopKey, row: HopRow) -> dict[NftKey, NftRow]:
-    """What leads packets from the directors' MACs and out of their tunnels into the chain."""
+    """What leads packets from the directors' MACs and out of their tunnels into the chain, and who is kept out."""
     flow = key[1:]
     found = {NftKey(f"hop_macs{key.family}", (mac, *flow)): NftRow() for mac in row.macs}
     found |= {NftKey(f"hop_links{key.family}", (link, *flow)): NftRow() for link in row.links}
+    if row.directed_only:
+        found[NftKey(f"hop_directed{key.family}", flow)] = NftRow()
     found[NftKey(f"hops{key.family}", flow)] = NftRow((hop_chain(key),))
     return found
 

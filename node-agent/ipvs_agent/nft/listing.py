@@ -165,13 +165,14 @@ def _hops(
             strange = f"chain {chain} is not as it was made ({problem!r})"
     arrivals: dict[tuple[str, Element], list[str]] = {}
     for key in derived:
-        if not key.set.startswith("hops"):
+        if key.set.startswith(("hop_macs", "hop_links")):
             arrivals.setdefault((key.set, key.element[1:]), []).append(str(key.element[0]))
     accounted = 0
     for hop, (targets, sticky) in decided.items():
         macs = arrivals.get((f"hop_macs{hop.family}", hop[1:]), ())
         links = arrivals.get((f"hop_links{hop.family}", hop[1:]), ())
-        row = HopRow(targets, sticky, tuple(sorted(macs)), tuple(sorted(links)))
+        directed_only = NftKey(f"hop_directed{hop.family}", hop[1:]) in derived
+        row = HopRow(targets, sticky, tuple(sorted(macs)), tuple(sorted(links)), directed_only)
         expected = hops.elements(hop, row)
         if any(derived.get(key) != value for key, value in expected.items()):
             strange = f"no element leads to the second hop of {hop.protocol} {hop.address} port {hop.port}"

@@ -5,7 +5,7 @@
 | GUARD | ``client_interfaces`` (interface), ``guarded`` (VIP), ``open`` and ``restricted`` (VIP, protocol, port), ``sources`` (VIP, protocol, port, prefix) | ``guard``: input 10 |
 | UNTRACKED | ``untracked``, and ``tracked``, which stands over it: services of which some flows need tracking here, since they are masqueraded, forwarded by NAT to this host's own servers, or took the second hop (VIP, protocol, port) | ``untrack``: prerouting -300; ``forgive``: prerouting -150 |
 | MASQUERADE | ``masquerade`` (VIP, protocol, port), ``hairpin`` (RIP, the same RIP) | ``masq-in``: input 90; ``masq``: nat postrouting 100 |
-| SECOND_HOP | ``hop_targets`` (address of a local server), ``hop_clients`` (prefix); from the hops' rows: ``hop_macs`` (MAC, VIP, protocol, port), ``hop_links`` (interface, VIP, protocol, port), ``hops`` (VIP, protocol, port → chain) | ``second-hop``: nat prerouting -101; ``second-hop-out``: nat output -101; ``second-hop-masq``: nat postrouting 100 |
+| SECOND_HOP | ``hop_targets`` (address of a local server), ``hop_clients`` (prefix); from the hops' rows: ``hop_macs`` (MAC, VIP, protocol, port), ``hop_links`` (interface, VIP, protocol, port), ``hop_directed`` (VIP, protocol, port), ``hops`` (VIP, protocol, port → chain) | ``second-hop``: nat prerouting -101; ``second-hop-out``: nat output -101; ``second-hop-masq``: nat postrouting 100 |
 | RETURN | ``return`` (MAC, RIP, protocol, port → return path 1..7) | ``return-in``: prerouting -150; ``return-out``: route output -150 |
 | NO_REDIRECTS | ``no_redirects`` (interface) | ``redirects``: output 0 |
 | TUNNELS | ``tunnel_links`` (interface), ``tunnel_vips`` (VIP), ``mss`` (VIP → bytes), ``gue_ports`` (port), ``gue_sources`` (director, port) | ``tunnel-in``: prerouting -310; ``gue-in``: input -310; ``clamp``: postrouting 150 |
@@ -57,7 +57,9 @@ def _guard(version: int) -> tuple[Chain, ...]:
         f"meta l4proto {icmp} accept",
         f"{flow} @restricted{version} goto restricted{version}",
         f"{flow} @open{version} accept",
-        "meta l4proto tcp reject with tcp reset",
+        # Who has no service cannot begin; what this host itself began, from the VIP, is answered to any port.
+        "tcp flags & (fin | syn | rst | ack) == syn reject with tcp reset",
+        "meta l4proto tcp accept",
         "reject with icmpx port-unreachable",
     )
     return Chain(f"restricted{version}", (*sources, "drop")), Chain(f"guard{version}", guarded)
@@ -107,6 +109,8 @@ RULES: Mapping[Feature, Rules] = {
                     "iifname . {flow} @hop_links{v} accept",
                     "{flow} @tracked{v} accept",
                     "{flow} @untracked{v} notrack",
+                    # Answers to what is behind this host, by others.
+                    "{ip} saddr . meta l4proto . th sport @untracked{v} notrack",
                 ),
                 _base("filter", "prerouting", -300),
             ),
@@ -142,7 +146,7 @@ RULES: Mapping[Feature, Rules] = {
         "NFT_CT and NFT_MASQ",
     ),
     Feature.SECOND_HOP: Rules(
-        _both("hop_macs", "hop_links", "hops", "hop_targets", "hop_clients"),
+        _both("hop_macs", "hop_links", "hop_directed", "hops", "hop_targets", "hop_clients"),
         (
             Chain("second-hop4", (f"{FLOW[4]} vmap @hops4",)),
             Chain("second-hop6", (f"{FLOW[6]} vmap @hops6",)),
@@ -154,6 +158,7 @@ RULES: Mapping[Feature, Rules] = {
                 _each(
                     "ether saddr . {flow} @hop_macs{v} goto second-hop{v}",
                     "iifname . {flow} @hop_links{v} goto second-hop{v}",
+                    "{flow} @hop_directed{v} return",
                     "{ip} saddr @hop_targets{v} goto second-hop{v}",
                     "{ip} saddr @hop_clients{v} goto second-hop{v}",
                 ),
@@ -163,7 +168,7 @@ RULES: Mapping[Feature, Rules] = {
             # VIP goes where a fwmark service sends it.
             Chain(
                 "second-hop-out",
-                tuple(f"meta mark 0 {FLOW[version]} vmap @hops{version}" for version in (4, 6)),
+                _each("{flow} @hop_directed{v} return", "meta mark 0 {flow} vmap @hops{v}"),
                 _base("nat", "output", -101),
             ),
             # Both ends are behind the same bridge or are the same server: the answer must come back through here.

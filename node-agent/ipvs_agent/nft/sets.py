@@ -102,6 +102,7 @@ def _types() -> Iterator[tuple[str, SetType]]:
         yield f"hairpin{version}", SetType((address, address), f"{ip} saddr . {ip} daddr")
         yield f"hop_macs{version}", SetType((MAC, *flow), f"ether saddr . {to}")
         yield f"hop_links{version}", SetType((INTERFACE, *flow), f"iifname . {to}")
+        yield f"hop_directed{version}", SetType(flow, to)
         yield f"hops{version}", SetType(flow, f"{to} : verdict", HOP)
         yield f"hop_targets{version}", SetType((address,), f"{ip} saddr")
         yield f"hop_clients{version}", SetType((prefix,), f"{ip} saddr", interval=True)
@@ -115,7 +116,8 @@ def _types() -> Iterator[tuple[str, SetType]]:
 
 SETS: Mapping[str, SetType] = dict(_types())
 
-DERIVED = frozenset(f"{name}{version}" for name in ("hop_macs", "hop_links", "hops") for version in (4, 6))
+_HOP_SETS = ("hop_macs", "hop_links", "hop_directed", "hops")
+DERIVED = frozenset(f"{name}{version}" for name in _HOP_SETS for version in (4, 6))
 """Sets whose elements follow from the second hops' rows; nobody else writes them."""
 
 

@@ -60,6 +60,24 @@ def test_nat_masquerades_and_opens_the_port() -> None:
     assert share.findings == []
 
 
+@pytest.mark.parametrize(
+    ("forwarding", "behind", "accepts"),
+    [
+        (Forwarding.DR, ("10.244.0.0/24", "2001:db8:244::/64"), True),
+        (Forwarding.TUN, ("10.244.0.0/24",), True),
+        (Forwarding.DR, (), False),
+        (Forwarding.DR, ("2001:db8:244::/64",), False),
+        (Forwarding.NAT, ("10.244.0.0/24",), False),
+    ],
+)
+def test_a_director_with_clients_behind_it_takes_answers_that_bear_the_vip(
+    forwarding: Forwarding, behind: tuple[str, ...], accepts: bool
+) -> None:
+    share = desired(plan(forwarding), dataclasses.replace(context(), behind=behind))
+    raised = share.director.sysctls.get("net/ipv4/conf/eth0/accept_local")
+    assert raised == (SysctlRow(1, at_least=True) if accepts else None)
+
+
 def test_dr_needs_no_forwarding_no_tracking_and_knows_its_next_hops() -> None:
     share = share_of(forwarding=Forwarding.DR)
     assert {d.forwarding for d in servers(share)} == {3}

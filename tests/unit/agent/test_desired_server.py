@@ -1,5 +1,6 @@
 """What a real server must have in its kernel for a plan, by forwarding method."""
 
+from dataclasses import replace
 from typing import Any
 
 from tests.unit.agent.plans import DIP, DIRECTOR_MAC, VIP, plan, real_server
@@ -89,9 +90,16 @@ def test_the_second_hop_sends_to_pods_that_end_where_no_others_are_left() -> Non
     for directors, hops in (({}, 1), ({"directors": (PlanDirector("lb1", (DIP,)), PlanDirector("rs1", ()))}, 0)):
         backends = (PlanBackend(ServerRole.SECOND_HOP, ending, "rs1", ("192.0.2.21",)),)
         share = share_of(Forwarding.DR, real_server(routes=POD_ROUTES), backends=backends, **directors)
-        assert [hop.targets for hop in share.server.hops.values()] == [
-            tuple(HopTarget(server.address, 8080, 1) for server in PODS)
-        ] * hops
+        expected = tuple(HopTarget(server.address, 8080, 1) for server in PODS)
+        assert [(hop.targets, hop.directed_only) for hop in share.server.hops.values()] == [(expected, True)] * hops
+
+
+def test_clients_behind_the_node_take_its_second_hop() -> None:
+    where = replace(real_server(routes=POD_ROUTES), behind=("10.244.1.0/24", "2001:db8:244::/64"))
+    share = share_of(Forwarding.DR, where, backends=BEHIND)
+    assert NftKey("hop_clients4", ("10.244.1.0/24",)) in share.server.elements
+    assert not any(key.set == "hop_clients6" for key in share.server.elements), "there is no IPv6 address of it"
+    assert not share.server.hops[HopKey(4, VIP, "tcp", 80)].directed_only
 
 
 def test_the_second_hop_out_of_a_tunnel_goes_by_its_links() -> None:

@@ -101,6 +101,14 @@ def test_of_too_many_groups_a_node_is_told_those_that_it_directs_first() -> None
     assert [finding.reason for finding in result.notes] == ["TooManyGroups"]
 
 
+def test_a_node_knows_what_is_behind_it() -> None:
+    behind = node("rs1", "10.0.0.11", pods=["10.1.1.0/24", "2001:db8:1::/64", "nonsense"])
+    assert told("rs1", behind).spec.pod_cidrs == ("10.1.1.0/24", "2001:db8:1::/64")
+    many = node("rs1", "10.0.0.11", pods=[f"10.1.{number}.0/24" for number in range(20)])
+    assert len(told("rs1", many).spec.pod_cidrs) == 16
+    assert told("nobody").spec.pod_cidrs == ()
+
+
 def test_what_of_a_node_does_not_parse_is_named() -> None:
     wrong = node("rs1", "10.0.0.300", "10.0.0.11", pods=["10.1.2.1/24"])
     messages = [finding.message for finding in told("rs1", wrong).notes]
