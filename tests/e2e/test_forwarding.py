@@ -6,9 +6,16 @@ from ipaddress import ip_address
 
 import pytest
 from tests.e2e.testbed import CLIENT
-from tests.e2e.world import DIRECTORS, FORWARDINGS, World, service, virtual_service
+from tests.e2e.world import DIRECTORS, FORWARDINGS, World, daemon_set, service, virtual_service
 
 FAMILIES = (4, 6)
+
+IN_POD = """
+for space in $(ip netns list | cut -d" " -f1); do
+    if ip -n "$space" address show | grep -q " $1/"; then exec ip netns exec "$space" sh -c "$0"; fi
+done
+"""
+"""For ``sh -c``: a script in the network of the pod of an address."""
 
 
 @contextmanager
@@ -56,6 +63,32 @@ def test_every_director_has_all_of_it_and_one_has_the_address(
         for node in nodes[:DIRECTORS]:
             assert sum(world.real_servers(node, vip).values()) == 6
         assert world.real_servers(nodes[-1], vip) == {}
+
+
+@pytest.fixture(scope="module")
+def callers(world: World) -> Iterator[list[tuple[str, str]]]:
+    """A pod on every node that is no real server, and the node itself: node, and the pod's address or nothing."""
+    with world.declared(daemon_set("caller", world.testbed.web)):
+        world.rolled("daemonset/caller")
+        pods = world.get("pods", "--selector=app=caller")["items"]
+        found = [(pod["spec"]["nodeName"], pod["status"]["podIP"]) for pod in pods]
+        yield [*found, *((node, "") for node in world.testbed.nodes)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pods_and_nodes_are_clients_too(
+    world: World, forwarded: tuple[str, dict[int, str]], callers: list[tuple[str, str]], family: int
+) -> None:
+    """Whichever node they are on: a director, one with real servers of its own."""
+    _, vips = forwarded
+    vip = f"[{vips[family]}]" if family == 6 else vips[family]
+    ask = f"for each in $(seq 12); do curl --silent --show-error --max-time 5 http://{vip}/ 2>&1; done"
+    pods = set(world.pods_of("web"))
+    for node, pod in callers:
+        command = ("sh", "-c", IN_POD, ask, pod) if pod else ("sh", "-c", ask)
+        lines = world.testbed.run(node, *command, timeout=120).stdout.splitlines()
+        assert len(lines) == 12, f"{node} {pod}: {lines}"
+        assert {line.split()[0] for line in lines} <= pods, f"{node} {pod}: {lines}"
 
 
 @pytest.mark.parametrize("forwarding", FORWARDINGS)

@@ -278,9 +278,29 @@ def service(name: str, app: str, **spec: Any) -> Object:
     }
 
 
+def daemon_set(app: str, image: str) -> Object:
+    """Such a pod on every node."""
+    labels = {"app": app}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [container(image)]}}
+    spec = {"selector": {"matchLabels": labels}, "template": template}
+    return {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": app}, "spec": spec}
+
+
+def container(image: str) -> Object:
+    """It goes on for a while when it is told to end: until nobody is sent to it any more, and who was has its answer,
+    which a busy machine takes seconds for."""
+    return {
+        "name": "web",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}},
+        "resources": {"requests": {"cpu": "150m"}},  # without, everything else on a busy node comes first
+        "readinessProbe": {"httpGet": {"port": 8080}, "periodSeconds": 1, "timeoutSeconds": 10, "failureThreshold": 30},
+    }
+
+
 def deployment(app: str, image: str, replicas: int) -> Object:
-    """Pods all over the nodes, that go on for a while when they are told to end: until nobody is sent to them any more,
-    and who was has been answered, which a busy machine takes seconds for."""
+    """Pods all over the nodes."""
     labels = {"app": app}
     spread = {
         "maxSkew": 1,
@@ -288,14 +308,6 @@ def deployment(app: str, image: str, replicas: int) -> Object:
         "whenUnsatisfiable": "ScheduleAnyway",
         "labelSelector": {"matchLabels": labels},
         "matchLabelKeys": ["pod-template-hash"],
-    }
-    container = {
-        "name": "web",
-        "image": image,
-        "imagePullPolicy": "IfNotPresent",
-        "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}},
-        "resources": {"requests": {"cpu": "150m"}},  # without, everything else on a busy node comes first
-        "readinessProbe": {"httpGet": {"port": 8080}, "periodSeconds": 1, "timeoutSeconds": 10, "failureThreshold": 30},
     }
     return {
         "apiVersion": "apps/v1",
@@ -306,7 +318,7 @@ def deployment(app: str, image: str, replicas: int) -> Object:
             "selector": {"matchLabels": labels},
             "template": {
                 "metadata": {"labels": labels},
-                "spec": {"topologySpreadConstraints": [spread], "containers": [container]},
+                "spec": {"topologySpreadConstraints": [spread], "containers": [container(image)]},
             },
         },
     }
