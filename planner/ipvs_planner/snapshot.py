@@ -318,8 +318,8 @@ class Snapshot:
         return {key} | self._restake(key, old) | self._beside(key, servers)
 
     def _remove_service(self, key: Key) -> set[Key]:
-        if key not in self._services:
-            return self.hold(key, NOTHING)
+        if key not in self._services:  # told again, or never put
+            return self.hold(key, NOTHING) if key not in self.stored else set()
         old = self.stakes_of(key)
         servers = self._unlist_servers(key)
         del self._services[key]

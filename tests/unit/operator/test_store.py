@@ -15,6 +15,7 @@ from ipvs_api.core import Node, Pod
 from ipvs_api.meta import ObjectKey
 from ipvs_operator.items import Item, Work
 from ipvs_operator.store import Store
+from ipvs_planner.index import Key
 from ipvs_planner.snapshot import Declared
 from ipvs_planner.writes import Reconciliation, Verb, Write
 
@@ -169,6 +170,20 @@ def news(before: dict[Item, Reconciliation], after: dict[Item, Reconciliation]) 
     Who had something to write already is not done before that is written or refused, and looks again then.
     """
     return {item for item, result in after.items() if result.writes and not before.get(item, Reconciliation()).writes}
+
+
+def test_a_removal_that_is_told_twice_frees_nothing_that_is_still_programmed() -> None:
+    one, rival = service("one", vips=["192.0.2.3"]), service("rival", vips=["192.0.2.3"])
+    steps = [("put", one), ("work",), ("put", rival), ("remove", ("VirtualService", "one", "shop"))]
+    observer = Observer(judges_pods=False)
+    for entry in history(steps).log:
+        observer.tell(entry)
+    held = observer.store.snapshot.held(Key("shop", "one"))
+    assert held.vips
+    observer.dirty.clear()
+    observer.tell(entry)
+    assert observer.store.snapshot.held(Key("shop", "one")) == held
+    assert not observer.dirty
 
 
 KINDS = (
