@@ -48,11 +48,13 @@ class Index(Generic[T]):
             self.add(value, party)
 
     def discard(self, value: T, party: Party) -> None:
+        """Nothing where it is not there: what a virtual service asks for and what it has may both name it."""
         row = self._rows.get(value)
         if isinstance(row, dict):
-            row[party.owner].discard(party.key)
-            if not row[party.owner]:
-                del row[party.owner]
+            found = row.get(party.owner, set())
+            found.discard(party.key)
+            if not found:
+                row.pop(party.owner, None)
             if len(row) == 1:
                 ((owner, keys),) = row.items()
                 if len(keys) == 1:
