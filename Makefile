@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 T ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help venv kernel kubernetes images unit lint test e2e e2e-kind demo cluster cluster-down kind-install bench requirements chart
+.PHONY: help venv kernel kubernetes images unit hunt lint test e2e e2e-kind demo cluster cluster-down kind-install bench requirements chart
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1#/' | column -t -s '#' 2>/dev/null \
@@ -38,6 +38,9 @@ images: $(READY) ## operator and agent as images, by buildah, without Docker
 
 unit: $(READY) ## the fast tests: no kernel, under ten seconds
 	IPVS_EXAMPLES=quick $(BIN)/pytest -q -m 'not slow' tests/unit
+
+hunt: $(READY) ## cases for the properties that nobody thought of, ten times over: minutes
+	for each in 1 2 3 4 5 6 7 8 9 10; do IPVS_EXAMPLES=hunt $(BIN)/pytest -q -m hypothesis tests/unit || exit; done
 
 lint: $(READY) ## style, types, layers
 	$(BIN)/ruff check .
