@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.apiserver.deployed import DEPLOY
+from tests.conftest import Shown
 
 from ipvs_api import yaml_reader
 from ipvs_kube.api import Api, connect
@@ -65,9 +66,8 @@ def named(objects: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]
 
 
 @pytest.fixture(scope="session")
-def helm_program(request: pytest.FixtureRequest) -> Path:
-    capture = request.config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():  # it shows the progress where it has to be built
+def helm_program(shown: Shown) -> Path:
+    with shown():
         return find_helm()
 
 

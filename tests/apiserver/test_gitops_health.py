@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from tests.apiserver.world import World
+from tests.conftest import Shown
 from tests.documents import ROOT
 from tests.e2e import steps
 
@@ -32,9 +33,8 @@ Object = dict[str, Any]
 
 
 @pytest.fixture(scope="session")
-def gitops(request: pytest.FixtureRequest) -> Path:
-    capture = request.config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():  # it shows the progress where it has to be built
+def gitops(shown: Shown) -> Path:
+    with shown():
         return find_gitops()
 
 

@@ -7,11 +7,11 @@ IPVS_E2E_RATE     requests a second, where a machine has no time for 200: see te
 """
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.conftest import Shown
 from tests.e2e.dumps import Dumps, take_dumps
 from tests.e2e.kind import KindTestbed
 from tests.e2e.lab import LabTestbed
@@ -21,16 +21,6 @@ from tests.e2e.world import DIRECTORS, FORWARDINGS, NAMESPACE, World, virtual_se
 from ipvs_lab.kubernetes.helm import find_helm
 from ipvs_lab.machine import inside
 from ipvs_lab.net.waiting import await_condition
-
-Shown = Callable[[], AbstractContextManager[None]]
-
-
-@pytest.fixture(scope="session")
-def shown(request: pytest.FixtureRequest) -> Shown:
-    """Within its blocks, programs and images that have to be built show their progress."""
-    capture = request.config.pluginmanager.getplugin("capturemanager")
-    found: Shown = capture.global_and_fixture_disabled
-    return found
 
 
 @pytest.fixture(scope="module")

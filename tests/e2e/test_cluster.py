@@ -5,7 +5,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
-from tests.e2e.conftest import Shown
+from tests.conftest import Shown
 
 from ipvs_lab.cluster.cluster import Cluster
 from ipvs_lab.cluster.images import WEB

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.conftest import Shown
 from tests.documents import Command
 from tests.e2e import steps
-from tests.e2e.conftest import Shown
 from tests.e2e.dumps import Dumps, differences, take_dumps
 from tests.e2e.lab import OUTSIDE, LabTestbed
 from tests.e2e.testbed import CLIENT

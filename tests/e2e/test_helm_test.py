@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from tests.e2e.conftest import Shown
+from tests.conftest import Shown
 
 from ipvs_lab.cluster.cluster import Cluster
 from ipvs_lab.cluster.plan import Spec

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.conftest import Shown
+from tests.conftest import Shown
 
 from ipvs_lab.images import find_images
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.e2e.conftest import Shown
+from tests.conftest import Shown
 from tests.e2e.lab import exclude_from_kube_proxy
 from tests.e2e.world import as_list, deployment, director_group, service, virtual_service
 

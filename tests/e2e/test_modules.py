@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.e2e.conftest import Shown
+from tests.conftest import Shown
 from tests.e2e.world import as_list, deployment, director_group, service, virtual_service
 
 from ipvs_lab.cluster.cluster import Cluster

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 import pytest
-from tests.e2e.conftest import Shown
+from tests.conftest import Shown
 from tests.e2e.lab import LabTestbed
 from tests.e2e.testbed import CLIENT
 from tests.e2e.world import FORWARDINGS, World, virtual_service

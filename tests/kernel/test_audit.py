@@ -25,17 +25,42 @@ def converge(agent: Agent) -> None:
             return
 
 
-def programmed_and_audited(directory: Path, state: Path) -> tuple[bool, int]:
-    """Whether decisions stand on the very values that they were made from, and the switches that were raised."""
+def started(directory: Path, state: Path) -> Agent:
     store = Store(state / "state.db")
     agent = Agent("director", ManifestsSource(directory, "director", {}, store.node_spec()), store)
     agent.start()
+    return agent
+
+
+def programmed(directory: Path, state: Path) -> Agent:
+    """An agent that has done what the directory says."""
+    agent = started(directory, state)
     agent.read_source()
     converge(agent)
+    return agent
+
+
+def told_anew(agent: Agent, directory: Path, *servers: str) -> None:
+    """The agent decides for other real servers, and writes nothing yet."""
+    assert isinstance(agent.source, ManifestsSource)
+    declare(directory, *servers)
+    agent.source.changed(None)
+    while (wait := agent.read_source()) is not None:
+        time.sleep(wait)  # files that were written just now may not be whole
+
+
+def shown_by_ipvsadm() -> list[list[str]]:
+    done = subprocess.run(["ipvsadm", "-Sn"], capture_output=True, text=True, check=True)
+    return [line.split() for line in done.stdout.splitlines()]
+
+
+def programmed_and_audited(directory: Path, state: Path) -> tuple[bool, int]:
+    """Whether decisions stand on the very values that they were made from, and the switches that were raised."""
+    agent = programmed(directory, state)
     before = agent.intent.context
     agent.audit_due = True
     converge(agent)
-    return agent.intent.context is before, len(store.sysctls())
+    return agent.intent.context is before, len(agent.store.sysctls())
 
 
 def test_switches_that_we_raised_are_no_news_to_an_audit(tmp_path: Path) -> None:
@@ -50,20 +75,11 @@ def test_switches_that_we_raised_are_no_news_to_an_audit(tmp_path: Path) -> None
 
 def weights_after_a_change_during_an_audit(directory: Path, state: Path) -> list[str]:
     """What is left of two real servers when one of them is taken away while an audit is due, by `ipvsadm`."""
-    store = Store(state / "state.db")
-    source = ManifestsSource(directory, "director", {}, store.node_spec())
-    agent = Agent("director", source, store)
-    agent.start()
-    agent.read_source()
-    converge(agent)
-    declare(directory, "192.0.2.101")
-    source.changed(None)
-    while (wait := agent.read_source()) is not None:
-        time.sleep(wait)  # files that were written just now may not be whole
+    agent = programmed(directory, state)
+    told_anew(agent, directory, "192.0.2.101")
     agent.audit_due = True
     converge(agent)
-    lines = subprocess.run(["ipvsadm", "-Sn"], capture_output=True, text=True, check=True).stdout.splitlines()
-    return [f"{words[4]} {words[-1]}" for line in lines if (words := line.split())[0] == "-a"]
+    return [f"{words[4]} {words[-1]}" for words in shown_by_ipvsadm() if words[0] == "-a"]
 
 
 def declare(directory: Path, *servers: str) -> None:
@@ -84,18 +100,13 @@ def test_a_real_server_drains_also_where_an_audit_comes_with_the_change(tmp_path
 
 def told_of_a_flush_during_an_audit(directory: Path, state: Path) -> tuple[int, list[str]]:
     """Services at the end, and the log from somebody's flush on, which comes after the audit's first slice."""
-    store = Store(state / "state.db")
-    agent = Agent("director", ManifestsSource(directory, "director", {}, store.node_spec()), store)
-    agent.start()
-    agent.read_source()
-    converge(agent)
+    agent = programmed(directory, state)
     agent.audit_due = True
     agent.step(set())
     assert agent.converger.services.waiting > 100, "the audit is not over"
     subprocess.run(["ipvsadm", "-C"], check=True)
     told = converge_and_tell(agent)
-    lines = subprocess.run(["ipvsadm", "-Sn"], capture_output=True, text=True, check=True).stdout.splitlines()
-    return sum(line.startswith("-A") for line in lines), told
+    return sum(words[0] == "-A" for words in shown_by_ipvsadm()), told
 
 
 def converge_and_tell(agent: Agent) -> list[str]:
@@ -128,24 +139,13 @@ def test_a_flush_during_an_audit_is_told_once_and_mended(tmp_path: Path) -> None
 
 def told_by_the_agent_after(directory: Path, state: Path) -> tuple[list[str], list[str]]:
     """The real servers by `ipvsadm` and the log, where an agent died between a decision and the kernel."""
-    store = Store(state / "state.db")
-    source = ManifestsSource(directory, "director", {}, store.node_spec())
-    agent = Agent("director", source, store)
-    agent.start()
-    agent.read_source()
-    converge(agent)
-    declare(directory, "192.0.2.101", "192.0.2.102")
-    source.changed(None)
-    while (wait := agent.read_source()) is not None:
-        time.sleep(wait)  # files that were written just now may not be whole
+    agent = programmed(directory, state)
+    told_anew(agent, directory, "192.0.2.101", "192.0.2.102")
     agent.close()
-    store = Store(state / "state.db")
-    after = Agent("director", ManifestsSource(directory, "director", {}, store.node_spec()), store)
-    after.start()
+    after = started(directory, state)
     after.audit_due = True
     told = converge_and_tell(after)
-    lines = subprocess.run(["ipvsadm", "-Sn"], capture_output=True, text=True, check=True).stdout.splitlines()
-    return [words[4] for line in lines if (words := line.split())[0] == "-a"], told
+    return [words[4] for words in shown_by_ipvsadm() if words[0] == "-a"], told
 
 
 def test_what_an_agent_decided_and_did_not_write_is_no_drift_to_the_next(tmp_path: Path) -> None:

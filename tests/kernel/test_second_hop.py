@@ -42,13 +42,18 @@ def pods(*nodes: str) -> list[str]:
     return [f"{name}-pod{pod}" for name in nodes or PODS for pod in range(PODS[name])]
 
 
-def make(site: MakeSite, forwarding: str, family: int, **spec: object) -> Site:
-    """Every pod serves 8080; the virtual service is port 80."""
-    lvs = site(cluster(routed=forwarding == "TUN"))
+def declare_nodes(lvs: Site, *directors: str) -> None:
+    """Each with its pods behind it."""
     for number, name in enumerate(PODS):
         own = [lvs[name].address(family=version) for version in (4, 6)]
         behind = [f"10.244.{number}.0/24", f"2001:db8:244:{number}::/64"]
-        lvs.put(node(name, own, director=name == "director", pod_cidrs=behind))
+        lvs.put(node(name, own, director=name in directors, pod_cidrs=behind))
+
+
+def make(site: MakeSite, forwarding: str, family: int, **spec: object) -> Site:
+    """Every pod serves 8080; the virtual service is port 80."""
+    lvs = site(cluster(routed=forwarding == "TUN"))
+    declare_nodes(lvs, "director")
     rips = lvs.servers(*pods(), family=family)
     lvs.put(virtual_service("web", VIP[family], "80:8080", rips, forwarding=forwarding, **spec))
     lvs.start()
@@ -102,10 +107,7 @@ def route_to_pods(lvs: Site) -> None:
 def routed(site: MakeSite, forwarding: str, family: int, serving: list[str]) -> tuple[Site, list[str]]:
     """With a cluster's routes; these pods serve. Real servers' addresses as the second."""
     lvs = site(cluster(routed=False))
-    for number, name in enumerate(PODS):
-        own = [lvs[name].address(family=version) for version in (4, 6)]
-        behind = [f"10.244.{number}.0/24", f"2001:db8:244:{number}::/64"]
-        lvs.put(node(name, own, director=name == "director", pod_cidrs=behind))
+    declare_nodes(lvs, "director")
     route_to_pods(lvs)
     rips = lvs.servers(*serving, family=family)
     lvs.put(virtual_service("web", VIP[family], "80:8080", rips, forwarding=forwarding))
@@ -167,10 +169,8 @@ def test_sticky_schedulers_bring_a_client_to_the_same_pod(site: MakeSite) -> Non
 def test_a_director_whose_pod_is_gone_serves_other_directors_clients_elsewhere(site: MakeSite) -> None:
     """What comes with another director's MAC goes to local pods, while there are any: it may be that director's choice.
     A client on that host looks the same."""
-    lvs = site(cluster(routed=False), directors=["director", "node1"], nodes=["node2"])
-    for number, name in enumerate(PODS):
-        own = [lvs[name].address(family=version) for version in (4, 6)]
-        lvs.put(node(name, own, director=name != "node2", pod_cidrs=[f"10.244.{number}.0/24"]))
+    lvs = site(cluster(routed=False))
+    declare_nodes(lvs, "director", "node1")
     route_to_pods(lvs)
     serving = [*pods("director"), *pods("node2")]
     lvs.put(virtual_service("web", VIP[4], "80:8080", lvs.servers(*serving), forwarding="DR"))

@@ -150,7 +150,7 @@ def _second_hop(
     """Rewrite VIP:port to a real server on or behind this node, where it comes from another director.
 
     Also where it comes from this node or from what is behind it: a director would send some of it back here, as flows
-    that connection tracking knows already; and what is a director itself would never see the answers of others.
+    that connection tracking knows already.
     """
     directs = is_director(plan, context.node)
     sticky = plan.persistence is not None or plan.scheduler in STICKY_SCHEDULERS
